@@ -1,0 +1,268 @@
+"""The drawings of `figures/`: shapes and words placed by hand on a canvas 900 units wide, drawn by `make figures`.
+
+One function per file, named like it; each returns a matplotlib Figure. Numbers in them are computed here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+
+from helpers.figures import (
+    ALT,
+    BLUE,
+    FIGURES,
+    FROZEN,
+    GREY,
+    INK,
+    LINE,
+    ORANGE,
+    PAPER,
+    PURPLE,
+    STYLE,
+    TRAINED,
+    save_svg,
+)
+
+PALE_BLUE, MID_BLUE, PALE_GREY = "#DCEBF5", "#8CBFE0", "#F2F4F6"
+PALE_ORANGE, DARK_ORANGE = "#FCEBC8", "#8A5A00"
+
+PARTS = {
+    "I · Numbers": ["01  Float formats", "02  Absmax quantization", "03  Block quantization", "04  NF4",
+                    "05  Double quantization"],
+    "II · Adapters": ["06  LoRA from scratch", "07  How low is low rank?", "08  The PEFT family"],
+    "III · QLoRA": ["09  QLoRA from scratch", "10  Fine-tuning Llama-2-7B", "11  Merge, evaluate, share",
+                    "12  Three ways to tune", "13  Faster, longer, bigger"],
+}
+
+
+def canvas(height: float) -> tuple[Figure, Axes]:
+    """A drawing 900 units wide and `height` high; (0, 0) is the lower left corner. One unit is 0.72 points."""
+    with mpl.rc_context({**STYLE, "figure.constrained_layout.use": False}):
+        fig = Figure(figsize=(9, height / 100))
+        ax = fig.add_axes((0, 0, 1, 1), xlim=(0, 900), ylim=(0, height))
+        ax.axis("off")
+    return fig, ax
+
+
+def box(ax: Axes, x: float, y: float, w: float, h: float, face: str = PAPER, edge: str = LINE, line: float = 1.2,
+        rounding: float = 0) -> None:
+    """A rectangle with its lower left corner at (x, y), its corners rounded on request."""
+    style = {"facecolor": face, "edgecolor": edge, "linewidth": line, "clip_on": False}
+    if rounding:
+        style["boxstyle"] = f"round,pad=0,rounding_size={rounding}"
+    ax.add_patch(FancyBboxPatch((x, y), w, h, **style) if rounding else Rectangle((x, y), w, h, **style))
+
+
+def say(ax: Axes, x: float, y: float, text: str, size: float = 11, color: str = INK, ha: str = "center",
+        weight: str = "normal", **more) -> None:
+    """Words centred vertically on (x, y)."""
+    with mpl.rc_context(STYLE):
+        ax.text(x, y, text, fontsize=size, color=color, ha=ha, va="center", weight=weight, **more)
+
+
+def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str = INK, width: float = 1.6,
+          dashed: bool = False) -> None:
+    """An arrow from `start` to `end`."""
+    ax.add_patch(FancyArrowPatch(
+        start, end, arrowstyle="-|>", mutation_scale=13, color=color, linewidth=width, shrinkA=0, shrinkB=0,
+        clip_on=False, linestyle=(0, (4, 3)) if dashed else "-"))
+
+
+def bits(ax: Axes, x: float, y: float, groups: list[tuple[int, str]], size: float = 7.2, height: float = 17) -> None:
+    """A row of bit cells: `groups` of (how many, colour)."""
+    for count, color in groups:
+        for _ in range(count):
+            box(ax, x, y, size, height, color, PAPER, 0.8)
+            x += size
+
+
+def matrix_pair(ax: Axes, x: float, y: float, h: float) -> None:
+    """B (d by r, tall) beside A (r by k, wide): the low-rank pair, trained. x is the left edge of B."""
+    box(ax, x, y, 15, h, TRAINED, INK, 0.8)
+    box(ax, x + 27, y + h - 15, h, 15, TRAINED, INK, 0.8)
+    say(ax, x + 7.5, y + h / 2, "B", 12, weight="bold")
+    say(ax, x + 27 + h / 2, y + h - 7.5, "A", 12, weight="bold")
+
+
+def course() -> Figure:
+    """The README's picture: fewer bits per weight + fewer weights to train = QLoRA, with the lessons under each."""
+    fig, ax = canvas(520)
+    box(ax, 20, 462, 860, 40, PALE_GREY, PALE_GREY, rounding=8)
+    bits(ax, 36, 472, [(1, BLUE)], 20, 20)
+    say(ax, 46, 482, "1", 11, PAPER, weight="bold")
+    say(ax, 66, 482, "one bit", 11.5, ha="left", weight="bold")
+    arrow(ax, (140, 482), (236, 482))
+    say(ax, 390, 482, "00  Start here: the destination first", 11.5)
+    arrow(ax, (544, 482), (640, 482))
+    say(ax, 866, 482, "a fine-tuned 7B model", 11.5, ha="right", weight="bold")
+
+    captions = ("Fewer bits per weight", "Fewer weights to train", "Both at once")
+    for i, ((part, lessons), caption) in enumerate(zip(PARTS.items(), captions, strict=True)):
+        x = 20 + i * 297
+        box(ax, x, 20, 266, 422, PAPER, LINE, 1.4, rounding=10)
+        say(ax, x + 18, 418, f"Part {part}", 13, ha="left", weight="bold")
+        say(ax, x + 18, 394, caption, 11, GREY, ha="left")
+        ax.plot([x + 18, x + 248], [192, 192], color=LINE, linewidth=1.2)
+        for row, lesson in enumerate(lessons):
+            finale = lesson.startswith("10")
+            if finale:
+                box(ax, x + 10, 166 - 30 * row - 13, 246, 26, PALE_ORANGE, PALE_ORANGE, rounding=6)
+            say(ax, x + 18, 166 - 30 * row, lesson, 10.5, ha="left", weight="bold" if finale else "normal")
+    say(ax, 301.5, 296, "+", 24, GREY, weight="bold")
+    say(ax, 598.5, 296, "=", 24, GREY, weight="bold")
+
+    rows = [("FP32", [(1, INK), (8, BLUE), (23, MID_BLUE)]), ("BF16", [(1, INK), (8, BLUE), (7, MID_BLUE)]),
+            ("INT8", [(8, BLUE)]), ("NF4", [(4, BLUE)])]
+    for row, (name, groups) in enumerate(rows):
+        bits(ax, 82, 349 - 38 * row, groups, 5.7, 20)
+        say(ax, 72, 359 - 38 * row, name, 10.5, ha="right", weight="bold" if name == "NF4" else "normal")
+    say(ax, 153, 216, "from 32 bits a weight to 4", 10.5, GREY)
+
+    box(ax, 336, 244, 104, 104, PALE_BLUE, FROZEN, 1.6)
+    say(ax, 388, 303, "W", 17, FROZEN, weight="bold")
+    say(ax, 388, 277, "frozen", 10.5, FROZEN)
+    say(ax, 452, 296, "+", 15, GREY, weight="bold")
+    matrix_pair(ax, 464, 256, 80)
+    say(ax, 529, 298, "trained", 10.5, DARK_ORANGE)
+    say(ax, 450, 216, "0.13 of 16.8 million numbers", 10.5, GREY)
+
+    for i in range(6):
+        for j in range(6):
+            shade = FROZEN if (3 * i + 5 * j + i * j) % 4 else MID_BLUE
+            box(ax, 650 + 11 * i, 263 + 11 * j, 11, 11, shade, PAPER, 0.8)
+    say(ax, 683, 246, "4 bits", 10.5, FROZEN)
+    say(ax, 730, 296, "+", 15, GREY, weight="bold")
+    matrix_pair(ax, 744, 256, 80)
+    say(ax, 809, 298, "16 bits", 10.5, DARK_ORANGE)
+    say(ax, 747, 216, "Llama-2-7B on a 16 GB GPU", 10.5, GREY)
+    return fig
+
+
+def qlora() -> Figure:
+    """A linear layer in QLoRA: what is stored in which type, and where gradients flow."""
+    fig, ax = canvas(430)
+    say(ax, 24, 402, "h  =  dequantize(W) · x  +  (α / r) · B · A · x", 14, ha="left", weight="bold")
+
+    box(ax, 24, 196, 66, 50, PALE_GREY, GREY, 1.4, rounding=8)
+    say(ax, 57, 230, "x", 15, weight="bold")
+    say(ax, 57, 209, "16 bit", 10, GREY)
+    box(ax, 806, 196, 66, 50, PALE_GREY, GREY, 1.4, rounding=8)
+    say(ax, 839, 230, "h", 15, weight="bold")
+    say(ax, 839, 209, "16 bit", 10, GREY)
+
+    box(ax, 150, 236, 560, 138, PAPER, FROZEN, 1.4, rounding=10)
+    say(ax, 166, 358, "Frozen: no gradient", 11, FROZEN, ha="left", weight="bold")
+    box(ax, 166, 252, 234, 90, PALE_BLUE, FROZEN, 1.2, rounding=6)
+    say(ax, 283, 325, "W, stored as NF4", 11.5, weight="bold")
+    say(ax, 283, 301, "4-bit codes, two in a byte", 10)
+    say(ax, 283, 284, "+ an 8-bit scale per 64 codes", 10)
+    say(ax, 283, 267, "+ fp32 per 256 scales", 10)
+    arrow(ax, (402, 297), (504, 297), FROZEN)
+    say(ax, 451, 311, "dequantize", 10.5, FROZEN)
+    box(ax, 506, 252, 188, 90, PAPER, FROZEN, 1.2, rounding=6)
+    say(ax, 600, 322, "W in bf16, d × k", 11.5, weight="bold")
+    say(ax, 600, 297, "made for one product,", 10)
+    say(ax, 600, 280, "then thrown away", 10)
+
+    box(ax, 150, 68, 560, 138, PAPER, TRAINED, 1.6, rounding=10)
+    say(ax, 166, 190, "Trained: gradients and optimizer states live here only", 11, DARK_ORANGE, "left", "bold")
+    for x, name, shape, start in ((166, "A", "r × k", "starts random"), (390, "B", "d × r", "starts at zero")):
+        box(ax, x, 84, 136, 88, PALE_ORANGE, TRAINED, 1.4, rounding=6)
+        say(ax, x + 68, 154, f"{name},  {shape}", 11.5, weight="bold")
+        say(ax, x + 68, 129, "16 or 32 bit", 10)
+        say(ax, x + 68, 110, start, 10)
+    arrow(ax, (303, 128), (388, 128))
+    say(ax, 343, 142, "r values", 10, GREY)
+    arrow(ax, (527, 128), (584, 128))
+    box(ax, 586, 102, 106, 52, PALE_ORANGE, TRAINED, 1.4, rounding=6)
+    say(ax, 639, 128, "× α / r", 12.5, weight="bold")
+
+    ax.plot([90, 118], [221, 221], color=INK, linewidth=1.6)
+    ax.plot([118, 118], [128, 305], color=INK, linewidth=1.6)
+    arrow(ax, (118, 305), (149, 305))
+    arrow(ax, (118, 128), (164, 128))
+    circle = mpl.patches.Circle((760, 221), 15, facecolor=PAPER, edgecolor=INK, linewidth=1.6)
+    ax.add_patch(circle)
+    say(ax, 760, 221, "+", 15, weight="bold")
+    ax.plot([711, 760], [305, 305], color=INK, linewidth=1.6)
+    arrow(ax, (760, 305), (760, 237))
+    ax.plot([693, 760], [128, 128], color=INK, linewidth=1.6)
+    arrow(ax, (760, 128), (760, 205))
+    arrow(ax, (776, 221), (805, 221))
+
+    arrow(ax, (872, 36), (24, 36), ORANGE, 2.4, dashed=True)
+    say(ax, 448, 54, "gradients flow back through both ways: past W, into B and A, on to x", 10.5, DARK_ORANGE)
+    say(ax, 448, 17, "W is dequantized once more for this; nothing of it is kept in between", 10, GREY)
+    return fig
+
+
+# Llama-2-7B, in parameters: the linear layers that get quantized, and all others (embedding, head, norms).
+LINEARS, OTHERS = 6_476_005_376, 262_410_240
+LORA_R16 = 39_976_960  # r = 16 on all linear layers: 32 layers × 16 × (4 × (4096+4096) + 3 × (4096+11008))
+NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)  # code + 8-bit scale per block of 64 + fp32 per 256 scales
+
+
+def training_bytes() -> dict[str, dict[str, float]]:
+    """Bytes to train Llama-2-7B without activations: weights and gradients in 16 bits, Adam's two states in 32.
+
+    Source of the 2 + 2 + 8 bytes per trained parameter: Dettmers et al. 2023 (QLoRA), whose 780 GB for 65B it gives.
+    """
+    def trained(n: float) -> dict[str, float]:
+        return {"gradients": 2 * n, "optimizer": 8 * n}
+
+    every, nf4 = LINEARS + OTHERS, LINEARS * NF4_BITS / 8 + 2 * OTHERS
+    adapters = {"trained weights": 2 * LORA_R16, **trained(LORA_R16)}
+    return {
+        "Full fine-tuning": {"trained weights": 2 * every, **trained(every)},
+        "Shrink: NF4": {"frozen weights": nf4},
+        "Train fewer: LoRA": {"frozen weights": 2 * every, **adapters},
+        "Both: QLoRA": {"frozen weights": nf4, **adapters},
+    }
+
+
+def levers() -> Figure:
+    """The two levers on Llama-2-7B: bars of bytes for full fine-tuning, LoRA, NF4 and both."""
+    fig, ax = canvas(350)
+    scale, left = 640 / 84e9, 196
+    colours = {"frozen weights": FROZEN, "trained weights": TRAINED, "gradients": PURPLE, "optimizer": "#B8C0C8"}
+    say(ax, 20, 326, "Memory to train Llama-2-7B (activations come on top)", 13, ha="left", weight="bold")
+    for x, (name, color) in zip((196, 344, 496, 610), colours.items(), strict=True):
+        box(ax, x, 288, 16, 16, color, color)
+        say(ax, x + 23, 296, name, 10.5, ha="left")
+    for gigabytes, card in ((16, "16 GB GPU"), (80, "80 GB GPU")):
+        x = left + gigabytes * 1e9 * scale
+        ax.plot([x, x], [36, 272], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)))
+        say(ax, x, 24, card, 10.5, GREY)
+    notes = {"Shrink: NF4": "cannot be trained by itself: codes have no gradient",
+             "Train fewer: LoRA": "0.5 GB of it for 40 million trained weights", "Both: QLoRA": "room for activations"}
+    for row, (name, parts) in enumerate(training_bytes().items()):
+        y, x = 228 - 58 * row, left
+        both = name.startswith("Both")
+        say(ax, left - 12, y + 16, name, 11, ha="right", weight="bold" if both else "normal")
+        for part, count in parts.items():
+            box(ax, x, y, count * scale, 32, colours[part], colours[part], 0)
+            x += count * scale
+        total = f"{sum(parts.values()) / 1e9:.1f} GB"
+        if row == 0:
+            say(ax, left + 500, y + 16, total, 12, weight="bold")
+        else:
+            say(ax, max(x, left + 16e9 * scale) + 14, y + 16, total, 12, ha="left", weight="bold")
+            say(ax, max(x, left + 16e9 * scale) + 104, y + 16, notes[name], 10.5, GREY, ha="left")
+    return fig
+
+
+def draw_all(folder: Path = FIGURES) -> list[Path]:
+    """Draw every SVG of the course into `folder` and return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ALT:
+        save_svg(globals()[name.removesuffix(".svg")](), folder / name)
+    return [folder / name for name in ALT]
+
+
+if __name__ == "__main__":
+    draw_all()

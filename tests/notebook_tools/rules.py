@@ -1,0 +1,239 @@
+"""The rules for notebooks: each takes a notebook and its path, and yields what is wrong as sentences (none: all well).
+
+    problems(notebook, path)   every rule at once: `make notebooks` prints them, test_notebook_rules.py demands none
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from nbformat import NotebookNode
+
+from notebook_tools import canonical, source
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = PROJECT["urls"]["Repository"].rstrip("/")
+SLUG = REPOSITORY.removeprefix("https://github.com/")
+
+SETUP = f"""\
+import sys
+if "google.colab" in sys.modules:
+    %pip install -q "{PROJECT['name']} @ git+{REPOSITORY}@v{PROJECT['version']}"
+import helpers; helpers.start()"""
+
+FORBIDDEN_MARKS = {"nbval-skip", "nbval-raises-exception", "raises-exception", "pytest-validate-ignore-output"}
+CARD = ("You build", "You need", "Time", "Hardware")
+PARTS = ("Exercises", "You can now", "Common beliefs that are wrong", "Sources")
+IMAGES = {"image/png", "image/jpeg", "image/svg+xml"}
+MEDIAN_LINES, MOST_LINES = 7, 20
+FOREIGN_PATH = re.compile(r"(?<![\w./~-])(?:/(?:home|root|work|Users|tmp|opt|usr|mnt)/|[A-Z]:\\+Users)", re.IGNORECASE)
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9]{20,}")
+ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
+PROGRESS = re.compile(r"\r(?!\n)|\d+(?:\.\d+)?(?:it/s|s/it)\b")
+MARKDOWN_IMAGE = re.compile(r"!\[([^\]]*)\]\(")
+HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
+HTML_ALT = re.compile(r"""\balt\s*=\s*(["'])\s*\S.*?\1""", re.IGNORECASE | re.DOTALL)
+
+
+def badges(name: str) -> list[str]:
+    """The two badges that the notebook called `name` carries in its first cell, as Markdown."""
+    place = f"{SLUG}/blob/main/notebooks/{name}"
+    return [
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+        f"(https://colab.research.google.com/github/{place})",
+        f"[![View on GitHub](https://img.shields.io/badge/view-on%20GitHub-24292f)](https://github.com/{place})",
+    ]
+
+
+def setup_cell(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """The first code cell is the setup cell, the same in every notebook."""
+    cells = code_cells(notebook)
+    if not cells or cells[0].source != SETUP:
+        yield f"the first code cell must be the setup cell, letter by letter:\n{SETUP}"
+
+
+def first_cell(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """The first cell holds the title and the badges, whose addresses name the repository and this file."""
+    first = notebook.cells[0] if notebook.cells else None
+    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
+        yield "the first cell must be Markdown and begin with the title (# ...)"
+        return
+    for badge in badges(path.name):
+        if badge not in first.source:
+            yield f"the first cell lacks this badge: {badge}"
+
+
+def anatomy(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """A lesson has its card and its closing parts; from 01 on, four exercises or more, one of them a bug to spot."""
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    if not all(word in notebook.cells[0].source for word in CARD):
+        yield f"the first cell must hold the card: {' · '.join(CARD)}"
+    if path.name.startswith("00"):
+        return
+    for part in PARTS:
+        if not re.search(rf"^## {part}", prose, re.MULTILINE):
+            yield f"the part '## {part}' is missing"
+    exercises = re.findall(r"^### +(★{1,3} .*)$", prose, re.MULTILINE)
+    if len(exercises) < 4:
+        yield f"{len(exercises)} exercises ('### ★★ Title · 8 min'): a lesson has 4 or more"
+    for exercise in exercises:
+        if not re.search(r"· \d+ min", exercise):
+            yield f"the exercise '{exercise}' does not say how many minutes it takes"
+    if not any("spot the bug" in exercise.lower() for exercise in exercises):
+        yield "no exercise is a 'Spot the bug'"
+
+
+def cell_length(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """Code comes in small cells."""
+    lines = [len(cell.source.splitlines()) for cell in code_cells(notebook)]
+    if lines and statistics.median(lines) > MEDIAN_LINES:
+        yield f"the median code cell has {statistics.median(lines):g} lines, more than {MEDIAN_LINES}: split long ones"
+    for cell, n in zip(code_cells(notebook), lines, strict=True):
+        if n > MOST_LINES:
+            yield f"cell {cell.id} has {n} lines, more than {MOST_LINES}: split it"
+
+
+def executed(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """Every code cell was run, in order, without an error: a stripped notebook would test nothing."""
+    cells = code_cells(notebook)
+    if not cells:
+        yield "no code cell"
+    if [cell.get("execution_count") for cell in cells] != list(range(1, len(cells) + 1)):
+        yield "the code cells are not executed 1, 2, 3, ...: run make notebooks"
+    if cells and not any(cell.outputs for cell in cells):
+        yield "no cell has an output: strict nbval would compare nothing"
+    for cell in cells:
+        if not cell.source.strip():
+            yield f"cell {cell.id} is empty"
+        for output in cell.outputs:
+            if output.output_type == "error":
+                yield f"cell {cell.id} ended in {output.get('ename')}: catch it and print what a reader should see"
+
+
+def nbval_marks(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """No cell is skipped; where an output is not compared, the next code cell asserts what must hold."""
+    cells = code_cells(notebook)
+    for cell, following in zip(cells, [*cells[1:], None], strict=True):
+        marks = set(cell.metadata.get("tags", []))
+        marks |= {word.lower().replace("_", "-") for word in re.findall(r"#\s*(NBVAL_\w+|PYTEST_\w+)", cell.source)}
+        for mark in sorted(marks & FORBIDDEN_MARKS):
+            yield f"cell {cell.id} is marked {mark}: every cell is compared and none may fail"
+        if "nbval-ignore-output" in marks and (following is None or not source.asserts(source.parse(following.source))):
+            yield f"cell {cell.id} is marked nbval-ignore-output: the next code cell must assert what holds"
+
+
+def clean_text(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """No warnings, paths of somebody's machine, tokens, memory addresses or progress bars."""
+    for cell in notebook.cells:
+        where = f"cell {cell.id}"
+        if TOKEN.search(cell.source):
+            yield f"{where} holds what looks like a token: revoke it, and take it from the environment"
+        if found := FOREIGN_PATH.search(cell.source):
+            yield f"{where} names a folder of one machine ({found[0]}...): use a relative path"
+        for output in cell.get("outputs", []):
+            yield from (f"{where}: {problem}" for problem in _output_problems(output))
+
+
+def images(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """Every image says in words what it shows."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            texts = [re.sub(r"`[^`]*`", "", cell.source)]
+            if any(not alt.strip() for alt in MARKDOWN_IMAGE.findall(texts[0])):
+                yield f"cell {cell.id} has an image without alt text: ![what it shows](...)"
+        else:
+            texts = [_joined(o.data["text/html"]) for o in cell.outputs if "text/html" in o.get("data", {})]
+        for tag in [tag for text in texts for tag in HTML_IMAGE.findall(text)]:
+            if not HTML_ALT.search(tag):
+                yield f"cell {cell.id} has an <img> without alt text: {tag[:60]}"
+        for output in cell.get("outputs", []):
+            for mime in sorted(set(output.get("data", {})) & IMAGES):
+                if not str(output.metadata.get(mime, {}).get("alt", "")).strip():
+                    yield f"cell {cell.id} shows a figure ({mime}) without alt text: use show(fig, alt=...)"
+
+
+def metadata(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """No saved widgets (GitHub would not render the notebook) and nothing of an editor."""
+    for key in sorted(set(notebook.metadata) - set(canonical.METADATA)):
+        yield f"metadata.{key} must go: run make notebooks"
+    for cell in notebook.cells:
+        for key in sorted(set(cell.metadata) - {"tags"}):
+            yield f"cell {cell.id} has metadata.{key}: run make notebooks"
+        for output in cell.get("outputs", []):
+            if canonical.WIDGET_VIEW in output.get("data", {}):
+                yield f"cell {cell.id} has a widget view, which no reader can open: run make notebooks"
+
+
+def safe_code(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """No remote code, no pickled weights, nothing that strict nbval cannot compare."""
+    for cell in code_cells(notebook):
+        try:
+            tree = source.parse(cell.source)
+        except SyntaxError as error:
+            yield f"cell {cell.id} is not Python: {error}"
+            continue
+        yield from (f"cell {cell.id}: {problem}" for problem in source.unsafe(tree) + source.unstable(tree))
+
+
+def in_helpers(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """What a cell tagged in-helpers defines is the same code in helpers/, docstrings aside."""
+    for cell in code_cells(notebook):
+        if "in-helpers" not in cell.metadata.get("tags", []):
+            continue
+        defined = source.definitions(source.parse(cell.source))
+        if not defined:
+            yield f"cell {cell.id} is tagged in-helpers and defines nothing"
+        for name, code in defined.items():
+            places = [module for module, known in helper_definitions().items() if name in known]
+            if not places:
+                yield f"cell {cell.id}: {name} is tagged in-helpers, but no module of helpers/ defines it"
+            elif not any(helper_definitions()[place][name] == code for place in places):
+                yield f"cell {cell.id}: {name} differs from helpers/{places[0]}: make them the same code"
+
+
+RULES = (
+    setup_cell, first_cell, anatomy, cell_length, executed, nbval_marks, clean_text, images, metadata,
+    safe_code, in_helpers)
+
+
+def problems(notebook: NotebookNode, path: Path) -> list[str]:
+    """What all rules say about the notebook."""
+    return [problem for rule in RULES for problem in rule(notebook, path)]
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def helper_definitions() -> dict[str, dict[str, str]]:
+    """Module path below helpers/ → what it defines."""
+    folder = ROOT / "helpers"
+    return {path.relative_to(folder).as_posix(): source.definitions(source.parse(path.read_text(encoding="utf-8")))
+            for path in sorted(folder.rglob("*.py"))}
+
+
+def _output_problems(output: NotebookNode) -> Iterator[str]:
+    if output.output_type == "stream" and output.name == "stderr":
+        yield f"something was written to stderr, {output.text[:80]!r}: find its cause and mend it"
+    data = {mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")}
+    text = output.get("text", "") + "\n".join(v if isinstance(v, str) else json.dumps(v) for v in data.values())
+    if found := re.search(r"\b\w*Warning: .*", text):
+        yield f"a warning is shown, {found[0][:80]!r}: mend its cause"
+    if found := FOREIGN_PATH.search(text):
+        yield f"the output names a folder of one machine, {text[found.start():][:60]!r}"
+    if TOKEN.search(text):
+        yield "the output holds what looks like a token: revoke it"
+    if found := ADDRESS.search(text):
+        yield f"the output holds a memory address, {found[0]!r}, which changes with every run"
+    if PROGRESS.search(text):
+        yield "the output holds a progress bar: switch it off (disable_tqdm=True)"
+
+
+def _joined(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else "".join(value)

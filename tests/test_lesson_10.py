@@ -1,0 +1,126 @@
+"""Lesson 10's own cells, run as a script: on Llama-2's layout, from an offline hub cache, and killed in the middle."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import standins
+from IPython.core.inputtransformer2 import TransformerManager
+from safetensors.torch import load_file
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "10_fine_tuning_llama_2.ipynb"
+TIER_CELL = "tier = choose_tier()"
+
+
+def script(until: str, tier: dict, quick: bool = False) -> str:
+    """The code cells before the markdown heading `until`, as one program, with some fields of the tier replaced.
+
+    quick leaves out what the model says before the training: nothing later depends on it.
+    """
+    lines, found = [], False
+    for cell in nbformat.read(NOTEBOOK.open(encoding="utf-8"), as_version=4).cells:
+        if cell.cell_type == "markdown" and re.search(rf"^## {re.escape(until)}", cell.source, re.M):
+            found = True
+            break
+        if cell.cell_type == "code":
+            lines.append(TransformerManager().transform_cell(cell.source))
+            if TIER_CELL in cell.source:
+                lines[-1] = lines[-1].replace(TIER_CELL, f"{TIER_CELL}\nimport dataclasses\n"
+                                              f"tier = dataclasses.replace(tier, **{tier!r})")
+            if quick and "from helpers.pocket import evaluate" in cell.source:
+                lines.append("evaluate.complete = lambda model, tokenizer, prompts: [('', False)] * len(prompts)\n"
+                             "evaluate.recall = evaluate.perplexity = lambda model, tokenizer: 1.0")
+    assert found, f"the notebook has no heading {until!r}"
+    code = "\n".join(lines)
+    assert "dataclasses.replace" in code
+    return code
+
+
+def environment(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {**os.environ, "COURSE_RUNS": str(tmp_path / "runs"), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg",
+            "HF_DATASETS_CACHE": str(tmp_path / "datasets"), **more}
+
+
+def run(code: str, folder: Path, **more: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], env=environment(folder, **more), cwd=folder, text=True,
+                          capture_output=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Path:
+    return standins.write_llama2_checkpoint(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def guanaco(tmp_path_factory) -> Path:
+    return standins.write_guanaco(tmp_path_factory.mktemp("guanaco"), 20)
+
+
+def test_the_same_cells_train_a_checkpoint_in_llama_2s_layout(tmp_path, llama, guanaco):
+    out = run(script("Exercises", {"max_length": 64, "accumulation": 4, "save_steps": 2}), tmp_path,
+              COURSE_TIER="llama-2-7b", COURSE_MODEL=str(llama), COURSE_DATASET=str(guanaco))
+    for fact in ("Preflight of the llama-2-7b tier: ready", "starting at step 0",
+                 "pad is not eos: True", "template equals the literal rows: True", "exactly one <s> in front: True",
+                 "nothing else is trained: True", "rows that teach to stop: 100%", "no row teaches the question: True",
+                 "no held-out question was trained on: True", "reloaded logits are equal, bit for bit: True",
+                 "by hand equals the library: True", "adapter off, the base model is back: True"):
+        assert fact in out
+    (folder,) = (tmp_path / "runs" / "10-llama-2-7b").iterdir()
+    assert len(load_file(folder / "adapter" / "adapter_model.safetensors")) == 2 * 7 * 2  # A and B, 7 linears, 2 layers
+    assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["r"] == 64
+
+
+def test_the_same_cells_load_by_name_and_pinned_revision(tmp_path, llama, guanaco):
+    cache = tmp_path / "hub"
+    standins.fill_hub_cache(cache, standins.LLAMA, standins.LLAMA_REVISION, llama)
+    standins.fill_hub_cache(cache, standins.GUANACO, standins.GUANACO_REVISION, guanaco, repo_type="dataset")
+    out = run(script("Step 7", {}) + "\nprint(path, model.config.vocab_size, len(train_rows), report.dataset.revision)",
+              tmp_path, COURSE_TIER="llama-2-7b", HF_HUB_CACHE=str(cache))
+    assert out.splitlines()[-1].split() == [
+        str(cache / "models--NousResearch--Llama-2-7b-hf" / "snapshots" / standins.LLAMA_REVISION), "32000", "19",
+        standins.GUANACO_REVISION]
+    assert "<s>[INST]" in out
+
+
+def wait_for(process: subprocess.Popen, what: Path, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not list(what.parent.glob(what.name)):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < end, f"{what} did not appear in {seconds} s"
+        time.sleep(0.005)
+
+
+def test_a_killed_run_ends_with_the_same_adapter(tmp_path):
+    """Killed before its first checkpoint, while one is being written, and between two."""
+    short = {"max_steps": 16, "save_steps": 4, "dropout": 0.05, "batch": 8}
+    code = script("Prove it", short, quick=True)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    assert "starting at step 0" in run(code, whole, COURSE_TIER="pocket")
+    folder = killed / "runs" / "10-pocket" / "run-001"
+    settings = environment(killed, COURSE_TIER="pocket")
+    for sign, patience in (("recipe.json", 0.0), ("checkpoint-8", 0.0), ("checkpoint-12", 0.2)):
+        process = subprocess.Popen([sys.executable, "-c", code], env=settings, cwd=killed,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(process, folder / sign)
+        time.sleep(patience)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (folder / "adapter").exists()
+    out = run(code, killed, COURSE_TIER="pocket")
+    assert "resuming" in out
+    assert [path.name for path in folder.parent.iterdir()] == ["run-001"]
+    first, second = (load_file(base / "runs" / "10-pocket" / "run-001" / "adapter" / "adapter_model.safetensors")
+                     for base in (whole, killed))
+    assert first.keys() == second.keys()
+    assert all(bool((first[name] == second[name]).all()) for name in first)

@@ -1,0 +1,149 @@
+"""Every notebook's exercises, with the solutions in place of the stubs: all checks must come out green.
+
+Of a notebook run the setup cell, the cells that hold only imports, and the exercises' cells (`pruned`); the rest is
+nbval's. What was judged is read from the engine's verdicts, not from prose.
+"""
+
+import ast
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from notebook_tools import environment, source
+
+from helpers.exercises import authoring, registry
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+EXERCISES = dict(registry.exercises())
+ASK = """\
+import json
+from helpers.exercises.registry import verdicts
+print(json.dumps({name: verdict.status for name, verdict in verdicts.items()}))"""
+
+
+def lesson_of(path: Path) -> list[str]:
+    """The names of the exercises that belong in the notebook, whose file name begins with the lesson's number."""
+    return [name for name, exercise in EXERCISES.items() if exercise.lesson == int(path.name[:2])]
+
+
+def stubs(tree: ast.Module) -> list[str]:
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in EXERCISES]
+
+
+def checks(tree: ast.Module) -> list[str]:
+    """What the cell calls `check` on, as source; a name, if all is well."""
+    return [ast.unparse(node.args[0]) if node.args else "" for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and source.dotted(node.func).split(".")[-1] == "check"]
+
+
+def only_imports(tree: ast.Module) -> bool:
+    return bool(tree.body) and all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body)
+
+
+def problems(notebook: nbformat.NotebookNode, names: list[str]) -> list[str]:
+    """What is wrong with the notebook's exercises, which should be those called `names`: as sentences."""
+    found, stubbed, checked = [], [], []
+    for before, cell in zip([None, *notebook.cells], notebook.cells, strict=False):
+        if cell.cell_type != "code":
+            continue
+        tree = source.parse(cell.source)
+        for name in stubs(tree):
+            exercise = EXERCISES[name]
+            if name in stubbed:
+                found.append(f"{name} has two stubs")
+            stubbed.append(name)
+            if ast.dump(tree) != ast.dump(ast.parse(authoring.stub(exercise))):
+                found.append(f"the stub of {name} is not the exercise's; it should be:\n{authoring.stub(exercise)}")
+            prompt = authoring.prompt_markdown(exercise)
+            if before is None or before.cell_type != "markdown" or before.source.strip() != prompt:
+                found.append(f"the cell before the stub of {name} is not its prompt; it should be:\n{prompt}")
+        for name in checks(tree):
+            if name not in stubbed:
+                found.append(f"check({name}) has no stub before it")
+            checked.append(name)
+    found += [f"{name} is not checked" for name in stubbed if name not in checked]
+    found += [f"the lesson's exercise {name} is not in its notebook" for name in names if name not in stubbed]
+    return found + [f"{name} belongs to another lesson" for name in stubbed if name not in names]
+
+
+def pruned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The setup cell, imports, and exercises with their solutions; at the end a cell that prints the verdicts."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    kept = []
+    for index, cell in enumerate(code):
+        tree = source.parse(cell.source)
+        if names := stubs(tree):
+            kept += [registry.source(EXERCISES[name]) for name in names]
+        elif index == 0 or only_imports(tree) or checks(tree):
+            kept.append(cell.source)
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in [*kept, ASK]])
+
+
+def statuses(notebook: nbformat.NotebookNode, folder: Path) -> dict[str, str]:
+    """Run the pruned notebook in `folder` and return the verdicts by name. Raises nbclient's error of a cell."""
+    run = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    return json.loads(run.execute().cells[-1].outputs[-1].text)
+
+
+@pytest.fixture(autouse=True)
+def course_environment(monkeypatch):
+    """The settings under which notebooks run, for the kernel only."""
+    for name, value in environment.SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    for name in environment.FOREIGN:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_exercises_stand_as_written(path):
+    assert problems(nbformat.read(path, as_version=4), lesson_of(path)) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_solutions_in_place(path):
+    found = statuses(pruned(nbformat.read(path, as_version=4)), path.parent)
+    assert found == dict.fromkeys(lesson_of(path), "correct")
+
+
+# ---------------------------------------------------------------------------------- these tests can fail
+
+def notebook(*names: str, **changed: str) -> nbformat.NotebookNode:
+    """A notebook with these exercises; `changed` replaces a cell, named {exercise}_{0, 1, 2}, or leaves it out ("")."""
+    cells = [("markdown", "# A lesson"), ("code", "import helpers"), ("code", "raise SystemError('a training loop')"),
+             ("code", "import torch\nfrom helpers.exercises import check, hint, solution")]
+    for name in names:
+        for index, (kind, text) in enumerate(authoring.cells(EXERCISES[name])):
+            if text := changed.get(f"{name}_{index}", text):
+                cells.append((kind, text))
+    make = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
+    return nbformat.v4.new_notebook(cells=[make[kind](text) for kind, text in cells])
+
+
+@pytest.mark.parametrize("changed, said", [
+    ({}, None),
+    ({"lora_parameters_0": "### Another prompt"}, "is not its prompt"),
+    ({"lora_parameters_0": ""}, "is not its prompt"),
+    ({"lora_parameters_1": ""}, "check(lora_parameters) has no stub before it"),
+    ({"lora_parameters_1": "def lora_parameters(shapes):\n    ..."}, "is not the exercise's"),
+    ({"lora_parameters_2": ""}, "lora_parameters is not checked"),
+    ({"lora_parameters_2": "check(lora_params)"}, "check(lora_params) has no stub before it"),
+])
+def test_problems_are_found(changed, said):
+    found = problems(notebook("lora_parameters", **changed), ["lora_parameters"])
+    assert any(said in line for line in found) if said else found == []
+
+
+def test_unused_and_foreign_exercises_are_found():
+    assert problems(notebook("model_bytes"), ["model_bytes", "to_messages"]) == [
+        "the lesson's exercise to_messages is not in its notebook"]
+    assert problems(notebook("model_bytes"), []) == ["model_bytes belongs to another lesson"]
+    assert problems(notebook("model_bytes", "model_bytes"), ["model_bytes"]) == ["model_bytes has two stubs"]
+
+
+def test_every_solution_runs_in_a_kernel_and_a_wrong_one_is_seen(tmp_path):
+    run = pruned(notebook(*EXERCISES))
+    broken = [cell for cell in run.cells if "(parameters * bits + 7) // 8" in cell.source]
+    broken[0].source = broken[0].source.replace("(parameters * bits + 7) // 8", "parameters * bits")
+    assert statuses(run, tmp_path) == dict.fromkeys(EXERCISES, "correct") | {"model_bytes": "wrong"}
