@@ -230,6 +230,17 @@ def test_the_formats_stand_in_the_order_of_the_paper(measured):
         assert difference["nats_per_token"] >= 3 * difference["standard_error"], rung
 
 
+def test_two_other_seeds_give_the_same_order():
+    others = json.loads((Path(record.__file__).parent / "other_seeds.json").read_text())
+    assert [found["made_with"]["seed"] for found in others.values()] == [1, 2] and RECORD["made_with"]["seed"] == 0
+    card = (Path(record.__file__).parent / "README.md").read_text()
+    for found in (RECORD, *others.values()):
+        assert found["ladder"].keys() == RECORD["ladder"].keys()
+        assert all(rung["nats_per_token"] >= 3 * rung["standard_error"] for rung in found["ladder"].values())
+        assert f"{found['formats']['fp32']['recall']:.1%}".replace("%", " %") in card
+        assert f"{found['exact_match']['tuned']:.1%}".replace("%", " %") in card
+
+
 def test_paired_differences_have_the_right_standard_error():
     draw = torch.Generator().manual_seed(0)
     counts = torch.randint(20, 60, (4000,), generator=draw)
