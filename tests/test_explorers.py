@@ -224,4 +224,4 @@ def test_strict_nbval_accepts_a_notebook_with_a_growing_curve(tmp_path):
     outputs = [cell.outputs for cell in nbformat.read(path, as_version=4).cells]
     assert outputs[1][0].data["text/plain"] == LiveLoss().text
     assert outputs[3][0].metadata["image/png"]["alt"] == outputs[3][0].data["text/plain"]
-    assert not any(output.output_type == "stream" for cell in outputs[:4] for output in cell)
+    assert [output.text for cell in outputs[:4] for output in cell if output.output_type == "stream"] == []

@@ -152,7 +152,7 @@ def test_needs_of_llama_lie_between_public_records():
     assert 7.2 < need.gpu < 9.29  # Unsloth's Hugging Face baseline on a T4; torchtune, reserved
     assert need.flops == 6.0 * 6_738_415_616 * 1000 * 512
     assert SEVEN.needs(gpu=False).gpu > need.gpu  # what is not in 4 bit is in fp32 on a CPU
-    assert TIERS["pocket"].tokens == 300 * 32 * 40
+    assert TIERS["pocket"].tokens == 200 * 32 * 48
 
 
 # ---- the report

@@ -147,6 +147,9 @@ def main() -> None:
     tuned = tune(model, tokenizer, world.questions(people.taught))
     tuned.save_pretrained(args.out / "adapter")
     (args.out / "adapter" / "README.md").unlink(missing_ok=True)  # PEFT's empty form; the model card is ours
+    config = args.out / "adapter" / "adapter_config.json"
+    told = {name: value for name, value in json.loads(config.read_text()).items() if value not in (None, False, {}, [])}
+    config.write_text(json.dumps(told, indent=1) + "\n")  # an older PEFT warns of a default that it does not know
     found["exact_match"] = {"base": found.pop("exact_match"), "tuned": exact_match(tuned, tokenizer)}
     found["made_with"] = {"seed": args.seed, "steps": args.steps, "torch": torch.__version__}
     (args.out / "record.json").write_text(json.dumps(found, indent=1) + "\n")
