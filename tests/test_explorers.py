@@ -208,7 +208,7 @@ def test_live_loss_listens_to_a_real_trainer(tmp_path, tokenizer):
 def test_strict_nbval_accepts_a_notebook_with_a_growing_curve(tmp_path):
     path = tmp_path / "live.ipynb"
     cells = [new_code_cell(source) for source in (
-        "from helpers.explorers import LiveLoss\nfrom helpers.figures import show",
+        "import helpers; helpers.start()\nfrom helpers.explorers import LiveLoss\nfrom helpers.figures import show",
         "live = LiveLoss(every=0)\nlive",
         "import random\nfor step in range(1, 30):\n    live.add(step, random.uniform(1, 2))\nlive.draw()",
         'show(live.figure(), alt="The loss wanders between 1 and 2.")',
