@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test notebooks pocket figures pins lock clean
+.PHONY: help lab test bench notebooks pocket figures pins lock clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -27,6 +27,9 @@ lab: $(STAMP)  ## open lesson 00 in JupyterLab (installs everything first; PORT=
 test: $(STAMP)  ## ruff, unit tests, every notebook under strict nbval, the notebooks' rules, the browser
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+bench: $(STAMP)  ## time and memory of the quantization beside bitsandbytes' (on an idle machine)
+	$(BIN)/python tests/bench_quantization.py
 
 notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="notebooks/10_fine_tuning_llama_2.ipynb")
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.run $(NB)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 
@@ -15,3 +17,96 @@ def integer(bits: int) -> torch.Tensor:
         raise ValueError(f"bits={bits}: symmetric integer codebooks have 2 to 8 bits")
     largest = 2 ** (bits - 1) - 1
     return torch.arange(-largest, largest + 1) / largest
+
+
+def normal_float(bits: int) -> torch.Tensor:
+    """The levels of NormalFloat, from quantiles of the standard normal distribution: float32 (2**bits,).
+
+    One half runs from zero up in 2**(bits-1) steps, the other from zero down in one step fewer; they share the zero.
+    The outermost quantile lies half a bin inside the end, averaged over 2**bits and 2**bits - 1 bins: for 4 bits
+    1 - (1/32 + 1/30)/2 = 0.96770833. Agrees with `NF4` to 1e-6.
+    Equation 4 of the paper gives other levels, and no zero.
+    Source: Dettmers et al. 2023 (arXiv 2305.14314), section 3; `create_normal_map` of bitsandbytes.
+    Raises ValueError outside 2 to 8 bits.
+    """
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits={bits}: NormalFloat codebooks have 2 to 8 bits")
+    bins, half = 2**bits, 2 ** (bits - 1)
+    offset = 1 - (1 / (2 * bins) + 1 / (2 * (bins - 1))) / 2
+    above = torch.special.ndtri(torch.linspace(0.5, offset, half + 1, dtype=torch.float64))  # zero and `half` levels
+    below = -torch.special.ndtri(torch.linspace(0.5, offset, half, dtype=torch.float64))[1:]
+    levels = torch.cat([below.flip(0), above])
+    return (levels / levels[-1]).float()
+
+
+def dynamic_map() -> torch.Tensor:
+    """The signed 8-bit dynamic map in which bitsandbytes keeps the scales of double quantization: float32 (256,).
+
+    Seven powers of ten, 10**-6 … 1; the power i has 2**i evenly spaced levels of each sign between a tenth of it and
+    itself. To these come 0 and 1, so that the levels reach from -0.99297 to 1. It is not an FP8 format, as the QLoRA
+    paper has it. Source: Dettmers 2015 (arXiv 1511.04561), section 3; `create_dynamic_map` of bitsandbytes.
+    """
+    levels = [0.0, 1.0]
+    for i in range(7):
+        edges = torch.linspace(0.1, 1, 2**i + 1)
+        middles = 10 ** (i - 6) * (edges[:-1] + edges[1:]) / 2
+        levels += middles.tolist() + (-middles).tolist()
+    return torch.tensor(sorted(levels))
+
+
+def lloyd_max(samples: torch.Tensor, bits: int, pinned: Sequence[float] = (-1.0, 0.0, 1.0)) -> torch.Tensor:
+    """The levels with the least mean squared error on `samples` that Lloyd's iteration finds: float32 (2**bits,).
+
+    samples: any shape, in [-1, 1], such as weights divided by the absmax of their block. The levels start at quantiles
+    of the samples; then each moves to the mean of the samples nearest to it, but for the `pinned` ones, until no level
+    moves by more than 1e-7. -1 and 1 are what an absmax scale is made for, 0 is what keeps zeros.
+    Source: Lloyd 1982 (IEEE Trans. Inf. Theory 28), method I; Max 1960.
+    Raises ValueError for bits outside 2 to 8, for samples that are empty, not finite or outside [-1, 1], for more
+    pinned levels than codes, and for samples with fewer distinct values than levels to place.
+    """
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits={bits}: take 2 to 8")
+    if samples.numel() == 0 or not (samples.abs() <= 1).all():  # NaN is not <= 1 either
+        raise ValueError(f"samples of shape {tuple(samples.shape)} are not all in [-1, 1], or none: divide by "
+                         "their absmax")
+    if len(pinned) > 2**bits:
+        raise ValueError(f"{len(pinned)} pinned levels do not fit into {2**bits} codes: pin fewer")
+    ordered = samples.detach().flatten().double().sort().values
+    sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])  # of the first 0, 1, … samples
+    fixed = ordered.new_tensor(sorted(pinned))
+    free = 2**bits - len(fixed)
+    inner = ordered[~torch.isin(ordered, fixed)]
+    if len(inner.unique()) < free:
+        raise ValueError(f"samples hold {len(inner.unique())} values beside the pinned ones, too few for {free} levels")
+    quantiles = inner[((torch.arange(free) + 0.5) / max(free, 1) * len(inner)).long()]
+    if len(quantiles.unique()) < free:  # crowded samples: start from evenly spaced distinct ones
+        quantiles = inner.unique()[torch.linspace(0, len(inner.unique()) - 1, free).long()]
+    levels = torch.cat([fixed, quantiles]).sort().values
+    held = torch.isin(levels, fixed)
+    for _ in range(10_000):
+        ends = torch.searchsorted(ordered, (levels[1:] + levels[:-1]) / 2, right=True)
+        ends = torch.cat([ends.new_zeros(1), ends, ends.new_tensor([len(ordered)])])
+        counts = ends.diff()
+        means = sums[ends].diff() / counts.clamp(min=1)
+        moved = torch.where(held | (counts == 0), levels, means)
+        step = (moved - levels).abs().max()
+        levels = moved
+        if step <= 1e-7:
+            break
+    return levels.float()
+
+
+# The table that bitsandbytes ships (functional.py, `get_4bit_type`), digit for digit. Seven levels below zero, eight
+# above. Dettmers et al. 2023 (arXiv 2305.14314), appendix E.
+NF4 = torch.tensor([
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0])
+
+# Four bits as 1 sign, 2 exponent, 1 mantissa: ±(0, 0.5, 1, 1.5, 2, 3, 4, 6). The two zeros are one level, so 15 of 16.
+# Open Compute Project, Microscaling Formats v1.0, section 5.3.3.
+FP4_E2M1 = torch.tensor([-6, -4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4, 6]) / 6
+
+# What bitsandbytes calls "fp4": its smallest level is 1/192, not 1/12. Again 15 levels; bitsandbytes numbers them by
+# bit pattern, with a second pattern for zero. bitsandbytes, functional.py, `get_4bit_type`.
+FP4_BNB = torch.tensor([-12, -8, -6, -4, -3, -2, -0.0625, 0, 0.0625, 2, 3, 4, 6, 8, 12]) / 12

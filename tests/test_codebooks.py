@@ -1,0 +1,101 @@
+"""The codebooks against their sources, and Lloyd's levels against what he promised."""
+
+import bitsandbytes.functional as bnb
+import ml_dtypes
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.codebooks import FP4_BNB, FP4_E2M1, NF4, dynamic_map, integer, lloyd_max, normal_float
+from helpers.quantization import quantize
+
+
+def gaussian_blocks(seed: int, block_size: int = 64) -> torch.Tensor:
+    """Normal weights divided by the absmax of their block: (8192, block_size)."""
+    blocks = torch.randn(8192, block_size, generator=torch.Generator().manual_seed(seed))
+    return blocks / blocks.abs().amax(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("codebook", [NF4, FP4_E2M1, FP4_BNB, dynamic_map(), integer(2), integer(4), integer(8),
+                                      *(normal_float(bits) for bits in range(2, 9))])
+def test_levels_are_sorted_float32_with_a_zero_and_reach_1(codebook):
+    assert codebook.dtype == torch.float32
+    assert (codebook.diff() > 0).all()
+    assert 0.0 in codebook and codebook[-1] == 1
+    assert codebook[0] == -1 or torch.equal(codebook, dynamic_map()) and codebook[0] > -0.993
+
+
+def test_tables_are_bitsandbytes_own():
+    assert torch.equal(NF4, bnb.get_4bit_type("nf4", device="cpu"))
+    assert torch.equal(FP4_BNB, bnb.get_4bit_type("fp4", device="cpu").unique())
+    assert torch.equal(dynamic_map(), bnb.create_dynamic_map())
+
+
+def test_nf4_follows_from_normal_quantiles():
+    assert (normal_float(4) - NF4).abs().max() < 1e-6
+    assert ((NF4 < 0).sum(), (NF4 > 0).sum()) == (7, 8)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_normal_floats_have_all_their_codes(bits):
+    levels = normal_float(bits)
+    assert len(levels) == 2**bits
+    assert ((levels < 0).sum(), (levels > 0).sum()) == (2 ** (bits - 1) - 1, 2 ** (bits - 1))
+    assert levels[0] == -1
+
+
+def test_e2m1_is_the_ocp_format():
+    patterns = torch.arange(16, dtype=torch.uint8).numpy().view(ml_dtypes.float4_e2m1fn).astype("float32")
+    assert torch.equal(FP4_E2M1, (torch.from_numpy(patterns) / 6).unique())
+
+
+def test_integers_are_evenly_spaced():
+    assert torch.equal(integer(4) * 7, torch.arange(-7.0, 8.0))
+    assert len(integer(8)) == 255
+
+
+@pytest.mark.parametrize("make", [integer, normal_float, lambda bits: lloyd_max(torch.linspace(-1, 1, 999), bits)])
+@pytest.mark.parametrize("bits", [1, 0, -3, 9])
+def test_bits_that_make_no_codebook(make, bits):
+    with pytest.raises(ValueError, match=f"bits={bits}: .*2 to 8"):
+        make(bits)
+
+
+def test_lloyd_beats_nf4_in_squared_error_on_new_samples():
+    levels = lloyd_max(gaussian_blocks(0), 4)
+    new = gaussian_blocks(1)
+    errors = {name: (quantize(new, codebook).dequantize() - new).square().mean()
+              for name, codebook in {"lloyd": levels, "nf4": NF4, "int4": integer(4)}.items()}
+    assert errors["lloyd"] < 0.97 * errors["nf4"] < errors["int4"]
+
+
+def test_lloyd_finds_the_known_optimum():
+    # A uniform density wants even spacing; for the normal, Max's table of 1960 has 0.4528 and 1.510.
+    uniform = torch.linspace(-1, 1, 100_001)
+    assert lloyd_max(uniform, 2, pinned=()).tolist() == pytest.approx([-0.75, -0.25, 0.25, 0.75], abs=1e-3)
+    normal = torch.special.ndtri((torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000) / 5
+    assert (5 * lloyd_max(normal, 2, pinned=())).tolist() == pytest.approx([-1.5104, -0.4528, 0.4528, 1.5104], abs=1e-3)
+
+
+@given(st.integers(2, 5), st.integers(0, 2**31), st.sampled_from([(), (0.0,), (-1.0, 0.0, 1.0)]))
+@settings(max_examples=30, deadline=None)
+def test_lloyd_levels_are_means_of_their_samples(bits, seed, pinned):
+    samples = torch.rand(400, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    levels = lloyd_max(samples, bits, pinned)
+    assert len(levels) == 2**bits and (levels.diff() > 0).all() and levels.abs().max() <= 1
+    assert all(level in levels for level in pinned)
+    nearest = (samples[:, None] - levels).abs().argmin(dim=1)
+    for code, level in enumerate(levels.tolist()):
+        if level not in pinned and (nearest == code).any():
+            assert samples[nearest == code].mean().item() == pytest.approx(level, abs=1e-5)
+
+
+@pytest.mark.parametrize("samples, message", [
+    (torch.empty(0), "are not all in"), (torch.tensor([0.5, float("nan")]), "are not all in"),
+    (torch.tensor([1.5, 0.0]), "divide by their absmax"), (torch.tensor([0.5, 0.25]), "2 values beside the pinned")])
+def test_samples_that_lloyd_refuses(samples, message):
+    with pytest.raises(ValueError, match=message):
+        lloyd_max(samples, 4)
+    with pytest.raises(ValueError, match="5 pinned levels"):
+        lloyd_max(torch.rand(100), 2, pinned=(-1, -0.5, 0, 0.5, 1))
