@@ -27,6 +27,7 @@ from helpers.figures import (
     TRAINED,
     save_svg,
 )
+from helpers.floats import FORMATS
 
 PALE_BLUE, MID_BLUE, PALE_GREY = "#DCEBF5", "#8CBFE0", "#F2F4F6"
 PALE_ORANGE, DARK_ORANGE = "#FCEBC8", "#8A5A00"
@@ -253,6 +254,26 @@ def levers() -> Figure:
         else:
             say(ax, max(x, left + 16e9 * scale) + 14, y + 16, total, 12, ha="left", weight="bold")
             say(ax, max(x, left + 16e9 * scale) + 104, y + 16, notes[name], 10.5, GREY, ha="left")
+    return fig
+
+
+def formats() -> Figure:
+    """Seven formats bit by bit, with what their fields buy: the largest and smallest value, the gap at 1."""
+    fig, ax = canvas(372)
+    for x, name, color in ((96, "sign", INK), (176, "exponent: range", BLUE), (336, "mantissa: precision", MID_BLUE)):
+        box(ax, x, 342, 16, 16, color, color)
+        say(ax, x + 23, 350, name, 10.5, ha="left")
+    for x, head in ((690, "largest"), (778, "smallest"), (866, "gap at 1")):
+        say(ax, x, 350, head, 10.5, GREY, ha="right")
+    for row, fmt in enumerate(FORMATS):
+        y = 292 - 46 * row
+        bits(ax, 96, y, [(1, INK), (fmt.exponent_bits, BLUE), (fmt.mantissa_bits, MID_BLUE)], 16, 26)
+        say(ax, 84, y + 13, fmt.name.upper().replace("FP8 ", "").replace("FP4 ", ""), 11, ha="right", weight="bold")
+        split = f"{fmt.bits} = 1 + {fmt.exponent_bits} + {fmt.mantissa_bits}"
+        if fmt.bits < 32:
+            say(ax, 104 + 16 * fmt.bits, y + 13, split, 10, GREY, ha="left")
+        for x, value in ((690, fmt.max), (778, fmt.min_subnormal), (866, fmt.eps)):
+            say(ax, x, y + 13, f"{value:,.0f}" if 6 <= value < 1e5 else f"{value:.3g}", 10.5, ha="right")
     return fig
 
 

@@ -59,6 +59,10 @@ ALT = {
         "Bars of memory for training Llama-2-7B, without activations. Full fine-tuning in 16 bits: 80.9 GB, of which "
         "53.9 are optimizer. Shrink the weights (NF4, which cannot be trained by itself): 3.9 GB. Train fewer weights "
         "(LoRA, r = 16): 14.0 GB. Both (QLoRA): 4.3 GB, which leaves room for activations on a GPU of 16 GB."),
+    "formats.svg": (
+        "Seven float formats as rows of bits: one of sign, then exponent, then mantissa. FP32 1+8+23, TF32 1+8+10, "
+        "FP16 1+5+10, BF16 1+8+7, E4M3 1+4+3, E5M2 1+5+2, E2M1 1+2+1. Beside each its largest value (65,504 for FP16, "
+        "3.39e38 for BF16, 448 for E4M3, 6 for E2M1), its smallest above zero, and the gap between 1 and the next."),
 }
 
 

@@ -63,7 +63,7 @@ class Lab:
         self.url, self.token = self._address()
         self.page = browser.new_page(viewport={"width": 1200, "height": 1000})
 
-    def _address(self, seconds: float = 60) -> tuple[str, str]:
+    def _address(self, seconds: float = 180) -> tuple[str, str]:
         """The server's URL and token, as its log announces them."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and self.server.poll() is None:
@@ -74,7 +74,7 @@ class Lab:
         self.close()
         raise RuntimeError(f"JupyterLab did not start in {seconds:g} s:\n{self.log.read_text()[-3000:]}")
 
-    def run(self, notebook: pathlib.Path | nbformat.NotebookNode, name: str = "notebook.ipynb", seconds: float = 60):
+    def run(self, notebook: pathlib.Path | nbformat.NotebookNode, name: str = "notebook.ipynb", seconds: float = 180):
         """Copy a notebook into the server's folder, open it, run all its cells to the end, return Playwright's page.
 
         Output that the file came with is dropped, so that what stands on the page was made there. AssertionError if a

@@ -22,6 +22,7 @@ def apply() -> None:
     A GPU is hidden unless CUDA_VISIBLE_DEVICES is set by the caller: the committed outputs were made on a CPU.
     """
     os.environ.update(SETTINGS)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # `make test` runs two processes side by side
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     for name in FOREIGN:
         os.environ.pop(name, None)

@@ -1,0 +1,85 @@
+"""The bit explorer, driven from Python and, once, by a student's clicks in JupyterLab."""
+
+from __future__ import annotations
+
+import math
+
+import browser
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from helpers.explorers import WIDGET_VIEW
+from helpers.explorers_numbers import flip_bits
+from helpers.floats import BF16, FORMATS, FP4_E2M1, FP8_E4M3, FP16, FP32
+
+lab, started = browser.lab, browser.started
+
+
+def test_flipping_bits_changes_the_value_as_the_format_says():
+    explorer = flip_bits(0.1)
+    assert math.isclose(explorer.value, 0.1, rel_tol=1e-7)
+    explorer.flip(30)
+    assert math.isclose(explorer.value, 0.1 * 2.0**128, rel_tol=1e-7)
+    explorer.flip(30)
+    explorer.flip(31)
+    assert math.isclose(explorer.value, -0.1, rel_tol=1e-7) and explorer.formula.startswith("-(1 + ")
+
+
+def test_toggles_show_the_pattern_and_set_it():
+    explorer = flip_bits(200, BF16)
+    assert [toggle.value for toggle in explorer.toggles[15::-1]] == [c == "1" for c in "0100001101001000"]
+    assert [toggle.layout.display for toggle in explorer.toggles] == [None] * 16 + ["none"] * 16
+    explorer.toggles[0].value = True
+    assert explorer.value == 201 and explorer.number.value == "201" and explorer.toggles[0].description == "1"
+    explorer.format.value = "fp16"
+    assert explorer.fmt is FP16 and explorer.value == 201
+    explorer.number.value = "-inf"
+    assert explorer.value == -math.inf and explorer.above == -65504 and explorer.below is None
+
+
+@pytest.mark.parametrize("x, fmt, below, above", [
+    (200, BF16, 199, 201), (256, BF16, 255, 258), (-256, BF16, -258, -255), (0, FP4_E2M1, -.5, .5),
+    (-0.0, FP4_E2M1, -.5, .5), (6, FP4_E2M1, 4, None), (-6, FP4_E2M1, None, -4), (448, FP8_E4M3, 416, None),
+    (65504, FP16, 65472, math.inf), (math.inf, FP16, 65504, None), (math.nan, FP16, None, None),
+])
+def test_neighbours(x, fmt, below, above):
+    explorer = flip_bits(x, fmt)
+    assert (explorer.below, explorer.above) == (below, above)
+
+
+def test_every_pattern_of_the_small_formats_has_a_report():
+    for fmt in FORMATS:
+        explorer = flip_bits(0.0, fmt)
+        for bit in range(fmt.bits):
+            explorer.flip(bit)
+            assert explorer.report().startswith(fmt.name) and explorer.message == ""
+
+
+@pytest.mark.parametrize("act, said", [
+    (lambda e: e.set("twelve"), "is not a number"), (lambda e: e.set("<b>"), "&lt;b&gt;"),
+    (lambda e: e.flip(16), "bits 0 to 15"), (lambda e: e.flip(-1), "no bit -1"),
+    (lambda e: e.set(math.nan, FP4_E2M1), "fp4 e2m1 has no NaN"),
+])
+def test_what_cannot_be_shown_is_named_and_the_explorer_lives_on(act, said):
+    explorer = flip_bits(200, BF16)
+    act(explorer)
+    assert said in explorer.shown.value
+    explorer.set(1.5, FP32)
+    assert explorer.message == "" and explorer.value == 1.5 and "⚠" not in explorer.shown.value
+
+
+def test_it_shows_text_where_no_widget_can_be_shown():
+    bundle = flip_bits()._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", WIDGET_VIEW} and "next cell" in bundle["text/plain"]
+
+
+def test_a_click_flips_a_bit_in_jupyterlab(lab: browser.Lab) -> None:
+    page = lab.run(new_notebook(cells=[new_code_cell(
+        "from helpers.explorers_numbers import flip_bits\nfrom helpers.floats import BF16\nflip_bits(200, BF16)")]))
+    output = page.locator(".jp-OutputArea-output").filter(has=page.locator(".bits")).first
+    output.get_by_text("(1 + 72/128)").wait_for(timeout=20_000)
+    buttons = output.locator("button.widget-toggle-button:visible")
+    assert buttons.count() == 16
+    buttons.last.click()
+    output.get_by_text("(1 + 73/128)").wait_for(timeout=20_000)
+    assert output.locator(".widget-text input").input_value() == "201"
