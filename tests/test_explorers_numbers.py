@@ -9,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers.explorers import WIDGET_VIEW
-from helpers.explorers_numbers import flip_bits
+from helpers.explorers.numbers import flip_bits
 from helpers.floats import BF16, FORMATS, FP4_E2M1, FP8_E4M3, FP16, FP32
 
 lab, started = browser.lab, browser.started
@@ -75,7 +75,7 @@ def test_it_shows_text_where_no_widget_can_be_shown():
 
 def test_a_click_flips_a_bit_in_jupyterlab(lab: browser.Lab) -> None:
     page = lab.run(new_notebook(cells=[new_code_cell(
-        "from helpers.explorers_numbers import flip_bits\nfrom helpers.floats import BF16\nflip_bits(200, BF16)")]))
+        "from helpers.explorers.numbers import flip_bits\nfrom helpers.floats import BF16\nflip_bits(200, BF16)")]))
     output = page.locator(".jp-OutputArea-output").filter(has=page.locator(".bits")).first
     output.get_by_text("(1 + 72/128)").wait_for(timeout=20_000)
     buttons = output.locator("button.widget-toggle-button:visible")

@@ -1,36 +1,25 @@
-"""The drawings of `figures/`: shapes and words placed by hand on a canvas 900 units wide, drawn by `make figures`.
-
-One function per file, named like it; each returns a matplotlib Figure. Numbers in them are computed here.
-"""
+"""The drawings of the whole course: its picture, a QLoRA layer, the two levers, the formats."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from helpers.figures import (
-    ALT,
-    BLUE,
-    FIGURES,
-    FROZEN,
-    GREY,
-    INK,
-    LINE,
-    ORANGE,
-    PAPER,
-    PURPLE,
-    STYLE,
-    TRAINED,
-    save_svg,
+from helpers.drawings.canvas import (
+    DARK_ORANGE,
+    MID_BLUE,
+    PALE_BLUE,
+    PALE_GREY,
+    PALE_ORANGE,
+    arrow,
+    bits,
+    box,
+    canvas,
+    matrix_pair,
+    say,
 )
+from helpers.figures import BLUE, FROZEN, GREY, INK, LINE, ORANGE, PAPER, PURPLE, TRAINED
 from helpers.floats import FORMATS
-
-PALE_BLUE, MID_BLUE, PALE_GREY = "#DCEBF5", "#8CBFE0", "#F2F4F6"
-PALE_ORANGE, DARK_ORANGE = "#FCEBC8", "#8A5A00"
 
 PARTS = {
     "I · Numbers": ["01  Float formats", "02  Absmax quantization", "03  Block quantization", "04  NF4",
@@ -39,55 +28,6 @@ PARTS = {
     "III · QLoRA": ["09  QLoRA from scratch", "10  Fine-tuning Llama-2-7B", "11  Merge, evaluate, share",
                     "12  Three ways to tune", "13  Faster, longer, bigger"],
 }
-
-
-def canvas(height: float) -> tuple[Figure, Axes]:
-    """A drawing 900 units wide and `height` high; (0, 0) is the lower left corner. One unit is 0.72 points."""
-    with mpl.rc_context({**STYLE, "figure.constrained_layout.use": False}):
-        fig = Figure(figsize=(9, height / 100))
-        ax = fig.add_axes((0, 0, 1, 1), xlim=(0, 900), ylim=(0, height))
-        ax.axis("off")
-    return fig, ax
-
-
-def box(ax: Axes, x: float, y: float, w: float, h: float, face: str = PAPER, edge: str = LINE, line: float = 1.2,
-        rounding: float = 0) -> None:
-    """A rectangle with its lower left corner at (x, y), its corners rounded on request."""
-    style = {"facecolor": face, "edgecolor": edge, "linewidth": line, "clip_on": False}
-    if rounding:
-        style["boxstyle"] = f"round,pad=0,rounding_size={rounding}"
-    ax.add_patch(FancyBboxPatch((x, y), w, h, **style) if rounding else Rectangle((x, y), w, h, **style))
-
-
-def say(ax: Axes, x: float, y: float, text: str, size: float = 11, color: str = INK, ha: str = "center",
-        weight: str = "normal", **more) -> None:
-    """Words centred vertically on (x, y)."""
-    with mpl.rc_context(STYLE):
-        ax.text(x, y, text, fontsize=size, color=color, ha=ha, va="center", weight=weight, **more)
-
-
-def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str = INK, width: float = 1.6,
-          dashed: bool = False) -> None:
-    """An arrow from `start` to `end`."""
-    ax.add_patch(FancyArrowPatch(
-        start, end, arrowstyle="-|>", mutation_scale=13, color=color, linewidth=width, shrinkA=0, shrinkB=0,
-        clip_on=False, linestyle=(0, (4, 3)) if dashed else "-"))
-
-
-def bits(ax: Axes, x: float, y: float, groups: list[tuple[int, str]], size: float = 7.2, height: float = 17) -> None:
-    """A row of bit cells: `groups` of (how many, colour)."""
-    for count, color in groups:
-        for _ in range(count):
-            box(ax, x, y, size, height, color, PAPER, 0.8)
-            x += size
-
-
-def matrix_pair(ax: Axes, x: float, y: float, h: float) -> None:
-    """B (d by r, tall) beside A (r by k, wide): the low-rank pair, trained. x is the left edge of B."""
-    box(ax, x, y, 15, h, TRAINED, INK, 0.8)
-    box(ax, x + 27, y + h - 15, h, 15, TRAINED, INK, 0.8)
-    say(ax, x + 7.5, y + h / 2, "B", 12, weight="bold")
-    say(ax, x + 27 + h / 2, y + h - 7.5, "A", 12, weight="bold")
 
 
 def course() -> Figure:
@@ -275,15 +215,3 @@ def formats() -> Figure:
         for x, value in ((690, fmt.max), (778, fmt.min_subnormal), (866, fmt.eps)):
             say(ax, x, y + 13, f"{value:,.0f}" if 6 <= value < 1e5 else f"{value:.3g}", 10.5, ha="right")
     return fig
-
-
-def draw_all(folder: Path = FIGURES) -> list[Path]:
-    """Draw every SVG of the course into `folder` and return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ALT:
-        save_svg(globals()[name.removesuffix(".svg")](), folder / name)
-    return [folder / name for name in ALT]
-
-
-if __name__ == "__main__":
-    draw_all()

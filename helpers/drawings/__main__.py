@@ -1,0 +1,5 @@
+"""`make figures`."""
+
+from helpers.drawings import draw_all
+
+draw_all()
