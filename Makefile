@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench notebooks pocket figures pins lock clean
+.PHONY: help lab test bench notebooks pocket sweeps figures pins lock clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -36,6 +36,9 @@ notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="note
 
 pocket: $(STAMP)  ## train the pocket Llama again from its seed (minutes on 2 cores)
 	$(BIN)/python -m helpers.pocket.train
+
+sweeps: $(STAMP)  ## run the long experiments of lessons 07 to 09 again, as far as their records lack points
+	$(BIN)/python -m helpers.sweeps
 
 figures: $(STAMP)  ## draw the SVGs of figures/ again
 	$(BIN)/python -m helpers.drawings

@@ -11,7 +11,7 @@ ROOT = rules.ROOT
 HELPERS = sorted((ROOT / "helpers").rglob("*.py"))
 
 # helpers/ reads from bottom to top like the course: a module imports only from those before it.
-ORDER = ["floats", "codebooks", "quantization", "memory", "lora", "adapters", "qlora", "pocket", "hub",
+ORDER = ["floats", "codebooks", "quantization", "memory", "lora", "adapters", "qlora", "pocket", "sweeps", "hub",
          "preflight", "tiers", "runs", "figures", "drawings", "explorers", "exercises"]
 MEGABYTE = 1024 * 1024
 
