@@ -17,7 +17,8 @@ def test_only_the_answer_and_its_end_are_learnt():
     for row, target in zip(ids, labels, strict=True):
         learnt = target != -100
         assert (row[learnt] == target[learnt]).all() and target[learnt][-1] == tokenizer.eos_token_id
-        assert tokenizer.decode(target[learnt], skip_special_tokens=True).strip() in ("Ada lives in Dunmere.", "Nobody.")
+        text = tokenizer.decode(target[learnt], skip_special_tokens=True)
+        assert text.strip() in ("Ada lives in Dunmere.", "Nobody.")
         assert not learnt[row == tokenizer.pad_token_id].any() and row[0] == tokenizer.bos_token_id
 
 
