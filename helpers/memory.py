@@ -18,6 +18,7 @@ from helpers.quantization import QuantizedTensor
 
 GIB = 2**30
 CARDS = (8, 12, 16, 24, 48, 80)  # GB of memory on the GPUs that people have
+TILE = (4096, 32_768)  # tokens, vocabulary: the piece of the logits that TRL 1.16 makes at a time
 HELD = ("parameters", "codes", "absmax", "nested absmax", "codebooks", "offsets", "buffers")
 INPUTS = {"q_proj": "hidden", "k_proj": "hidden", "v_proj": "hidden", "o_proj": "attention",  # what a Llama's linears
           "gate_proj": "middle", "up_proj": "middle", "down_proj": "gated"}                    # read
@@ -194,14 +195,17 @@ def layer_activations(config: LlamaConfig, r: int, targets: str | Collection[str
 
 def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collection[str] = "all-linear", batch: int = 1,
                       sequence: int = 512, bits: int = 4, double_quant: bool = True, checkpointing: bool = True,
-                      dropout: bool = False, optimizer_bytes: int = 8, dtype: torch.dtype = torch.bfloat16) -> Ledger:
+                      dropout: bool = False, optimizer_bytes: int = 8, dtype: torch.dtype = torch.bfloat16,
+                      gpu: bool = True) -> Ledger:
     """What a training step of QLoRA (bits 2 to 4) or LoRA (16, 32) takes at its peak, in bytes.
 
-    Static: weights, scales (with tables and offsets), fp32 adapters, their fp32 gradients, the optimizer's states
-    (8 bytes a trained weight for Adam in 32 bit, 2 in 8 bit). At the peak: activations (with checkpointing the input of
-    every layer and all that one layer saves, else what every layer saves); logits as the model's type, their
-    log-probabilities and two gradients in fp32; workspace: the largest linear dequantized. The allocator's rounding
-    and CUDA's own memory come on top.
+    There all the time: weights, scales (with tables and offsets), fp32 adapters, their fp32 gradients, the optimizer's
+    states (8 bytes a trained weight for Adam in 32 bit, 2 in 8 bit). activations: what waits for the backward pass,
+    with checkpointing the input of every layer, else all that the layers save. workspace: the most that is at work at
+    once, either a layer (with checkpointing what it saves anew, and the gradients of its feed-forward part, or its
+    largest weight dequantized) or the output head as TRL computes it, a tile of logits at a time. Not counted: the
+    allocator's rounding and CUDA's own memory. gpu: as in `layer_activations`; a CPU also needs the tile in fp32, seven
+    times, and a mask.
     Raises ValueError for batch or sequence below 1, for a config that is no Llama's, and as `forecast_weights`.
     """
     if batch < 1 or sequence < 1:
@@ -212,14 +216,18 @@ def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collectio
     weights = forecast_weights(config, bits, double_quant, dtype=dtype)
     trained, tokens, layers = lora_weights(config, r, targets), batch * sequence, config.num_hidden_layers
     width = 4 if bits == 32 else dtype.itemsize
-    whole_layer = layer_activations(config, r, targets, dropout, width)
-    per_token = layers * width * config.hidden_size + (1 if checkpointing else layers) * whole_layer
+    h, f, vocab = config.hidden_size, config.intermediate_size, config.vocab_size
+    layer = tokens * layer_activations(config, r, targets, dropout, width, gpu)
+    dequantized = h * f * width if bits <= 4 else 0
+    at_work = max((5 + 2 * width) * f * tokens, dequantized + 3 * f * tokens) + (layer if checkpointing else 0)
+    tile = min(tokens, TILE[0])
+    head = tile * TILE[1] * width + tokens * h * (8 + 2 * width) + (0 if gpu else tile * min(vocab, TILE[1]) * 29)
     return Ledger({
         "weights": weights["parameters"] + weights["codes"] + weights["buffers"],
         "scales": weights["absmax"] + weights["nested absmax"] + weights["codebooks"] + weights["offsets"],
         "adapters": 4 * trained, "gradients": 4 * trained, "optimizer": optimizer_bytes * trained,
-        "activations": tokens * per_token, "logits": tokens * config.vocab_size * (width + 3 * 4),
-        "workspace": config.hidden_size * config.intermediate_size * width if bits <= 4 else 0,
+        "activations": layers * (tokens * width * h + (0 if checkpointing else layer)),
+        "workspace": max(at_work, head),
     })
 
 
