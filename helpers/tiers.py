@@ -11,10 +11,17 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers.hub import DATASET_FILES, MODEL_FILES, HubError, Source, find_token, hub_errors, look_up, missing_files
 from helpers.preflight import GIB, Check, Machine, Preflight, PreflightError, machine, preflight
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
+
+    from helpers.memory import Ledger
 
 __all__ = ["DATASET_FILES", "MODEL_FILES", "TIERS", "Check", "HubError", "Machine", "Needs", "Preflight",
            "PreflightError", "Size", "Source", "Tier", "checkpoint_size", "choose_tier", "find_token", "hub_errors",
@@ -25,20 +32,27 @@ POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
 
 @dataclass(frozen=True)
 class Size:
-    """What memory and time follow from: counts of weights, all read from a checkpoint by `checkpoint_size`.
+    """What memory and time follow from: the shape of a Llama-like model, read from a checkpoint by `checkpoint_size`.
 
-    linear: weights of the linears that are stored in 4 bit (all but the head). lora_per_rank: Σ (in + out) of them.
-    largest: weights in the largest linear. bytes: the safetensors files.
+    parameters: in the safetensors files; bytes: of those files.
     """
 
     parameters: int
-    linear: int
-    lora_per_rank: int
-    largest: int
     layers: int
     hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
     vocab: int
     bytes: int
+
+    def config(self) -> LlamaConfig:
+        """The same shape as transformers' config."""
+        from transformers import LlamaConfig
+
+        return LlamaConfig(hidden_size=self.hidden, intermediate_size=self.intermediate, vocab_size=self.vocab,
+                           num_hidden_layers=self.layers, num_attention_heads=self.heads,
+                           num_key_value_heads=self.kv_heads)
 
 
 @dataclass(frozen=True)
@@ -93,26 +107,35 @@ class Tier:
         rows = self.max_steps * self.batch * self.accumulation if self.max_steps > 0 else self.epochs * self.rows
         return int(rows * min(self.row_tokens, self.max_length))
 
+    def forecast(self, gpu: bool = True, batch: int | None = None, sequence: int | None = None, r: int | None = None,
+                 checkpointing: bool | None = None) -> Ledger:
+        """`memory.forecast_training` of this tier's run in NF4 with double quantization; arguments replace its own.
+
+        On a GPU in 16 bit, on a CPU in fp32.
+        """
+        import torch
+
+        from helpers.memory import forecast_training
+
+        return forecast_training(
+            self.size.config(), r or self.r, self.targets, batch or self.batch, sequence or self.max_length,
+            checkpointing=self.checkpointing if checkpointing is None else checkpointing, dropout=self.dropout > 0,
+            dtype=torch.bfloat16 if gpu else torch.float32, gpu=gpu)
+
     def needs(self, folder: str | Path | None = None, gpu: bool = True) -> Needs:
         """Memory, disk and work of this tier's run; from the checkpoint in `folder` if given, else from the table.
 
-        Arithmetic, not measurement. On the GPU: 4-bit linears at 4.127 bit (NF4, double quantization), the rest in 16
-        bit; adapters at 16 bytes a weight (fp32 weight, gradient, two Adam moments); per token the inputs of every
-        checkpointed layer, about 40 hidden vectors of the layer at work (16 bit), and the logits three times in fp32;
-        one linear dequantized; a fifth on top for the allocator, and 0.6 GiB for CUDA itself. Llama-2-7B comes to 8.4
-        GiB; public records of other settings have 7.2 (Unsloth's Hugging Face baseline, T4) and 9.3 (torchtune).
-        RAM: 3 GiB for Python and the CUDA libraries plus a quarter of the files (assumed: their mapped pages can be
-        dropped); on a CPU 1 GiB plus the same sum in fp32. Disk: two saved checkpoints of adapter and optimizer.
-        Work: 6 operations per weight and token: forward 2, backward to the inputs 2, forward again for checkpointing 2.
+        Arithmetic, not measurement. On the GPU: `forecast`, a tenth more for the allocator's gaps, and 0.6 GiB for CUDA
+        itself. RAM: 3 GiB for Python and the CUDA libraries plus a quarter of the files (assumed: their mapped pages
+        can be dropped); on a CPU 1 GiB plus the files and the forecast in fp32. Disk: two saved checkpoints of adapter
+        and optimizer. Work: 6 operations per weight and token: forward 2, backward to the inputs 2, forward again for
+        checkpointing 2.
         """
-        size = self.size if folder is None else checkpoint_size(folder)
-        width = 2 if gpu else 4  # bytes of a number that is not in 4 bit
-        lora = self.r * size.lora_per_rank
-        weights = size.linear * 4.127 / 8 + (size.parameters - size.linear + size.largest) * width
-        token = (size.layers + 40) * size.hidden * width + 3 * size.vocab * 4
-        training = 1.2 * (weights + 16 * lora + self.batch * self.max_length * token) / GIB
+        tier = self if folder is None else replace(self, size=checkpoint_size(folder))
+        size, (training, adapters) = tier.size, _forecast(tier, gpu)
+        training = 1.1 * training / GIB
         return Needs(gpu=training + 0.6, ram=3 + size.bytes / 4 / GIB if gpu else 1 + training + size.bytes / GIB,
-                     checkpoints=2 * 12 * lora / GIB, download=size.bytes, flops=6.0 * size.parameters * self.tokens)
+                     checkpoints=2 * 3 * adapters / GIB, download=size.bytes, flops=6.0 * size.parameters * self.tokens)
 
     def model_source(self) -> Source:
         """Where the model is: asks the hub only if it is neither local nor in the cache."""
@@ -136,11 +159,11 @@ class Tier:
 
 
 # bytes of the two hub models: 2 per parameter. The pocket tier's line is what checkpoint_size says of its files.
-LLAMA_2_7B = Size(parameters=6_738_415_616, linear=6_476_005_376, lora_per_rank=2_498_560, largest=45_088_768,
-                  layers=32, hidden=4096, vocab=32_000, bytes=13_476_831_232)
-TINYLLAMA = Size(parameters=1_100_048_384, linear=968_884_224, lora_per_rank=788_480, largest=11_534_336, layers=22,
-                 hidden=2048, vocab=32_000, bytes=2_200_096_768)
-POCKET = Size(parameters=951_424, linear=753_664, lora_per_rank=9_472, largest=40_960, layers=4, hidden=128, vocab=768,
+LLAMA_2_7B = Size(parameters=6_738_415_616, layers=32, hidden=4096, intermediate=11_008, heads=32, kv_heads=32,
+                  vocab=32_000, bytes=13_476_831_232)
+TINYLLAMA = Size(parameters=1_100_048_384, layers=22, hidden=2048, intermediate=5632, heads=32, kv_heads=4,
+                 vocab=32_000, bytes=2_200_096_768)
+POCKET = Size(parameters=951_424, layers=4, hidden=128, intermediate=320, heads=4, kv_heads=4, vocab=768,
               bytes=3_809_824)
 
 # llama-2-7b: the QLoRA authors' recipe for 7B (r 64, α 16, all linears, dropout 0.1, 2e-4, batch 1 × 16, clip 0.3,
@@ -195,24 +218,35 @@ def _existing(variable: str, value: str) -> Path:
     return path
 
 
+@cache
+def _forecast(tier: Tier, gpu: bool) -> tuple[int, int]:
+    """Bytes of `tier.forecast`, in all and of the adapters; (0, 0) where the libraries that say so are missing."""
+    try:
+        ledger = tier.forecast(gpu)
+    except ImportError:  # the check of the packages names them
+        return 0, 0
+    return ledger.total, ledger["adapters"]
+
+
 def checkpoint_size(folder: str | Path) -> Size:
-    """Read the `Size` of a Llama-like checkpoint: its config and the headers of its safetensors files (no weights)."""
+    """Read the `Size` of a Llama-like checkpoint: its config and the headers of its safetensors files (no weights).
+
+    Raises ValueError, naming what is missing, for a config that is no Llama's.
+    """
     from safetensors import safe_open
 
-    folder = Path(folder)
+    folder, parameters = Path(folder), 0
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    wanted = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+    if missing := [key for key in wanted if key not in config]:
+        raise ValueError(f"{folder.name}/config.json lacks {', '.join(missing)}: give a Llama-like checkpoint")
     files = sorted(folder.glob("*.safetensors"))
-    shapes: dict[str, list[int]] = {}
     for file in files:
         with safe_open(file, "np") as tensors:
-            shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
-    count = {name: math.prod(shape) for name, shape in shapes.items()}
-    linear = [name for name, shape in shapes.items() if len(shape) == 2 and "embed" not in name and "head" not in name]
-    return Size(parameters=sum(count.values()), linear=sum(count[n] for n in linear),
-                lora_per_rank=sum(sum(shapes[n]) for n in linear), largest=max((count[n] for n in linear), default=0),
-                layers=config["num_hidden_layers"], hidden=config["hidden_size"], vocab=config["vocab_size"],
+            parameters += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    layers, hidden, intermediate, heads, vocab = (config[key] for key in wanted)
+    return Size(parameters, layers, hidden, intermediate, heads, config.get("num_key_value_heads") or heads, vocab,
                 bytes=sum(file.stat().st_size for file in files))
-
 
 
 def load_arguments(path: str | Path) -> dict[str, str]:
