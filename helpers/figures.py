@@ -63,6 +63,29 @@ ALT = {
         "Seven float formats as rows of bits: one of sign, then exponent, then mantissa. FP32 1+8+23, TF32 1+8+10, "
         "FP16 1+5+10, BF16 1+8+7, E4M3 1+4+3, E5M2 1+5+2, E2M1 1+2+1. Beside each its largest value (65,504 for FP16, "
         "3.39e38 for BF16, 448 for E4M3, 6 for E2M1), its smallest above zero, and the gap between 1 and the next."),
+    "absmax.svg": (
+        "The worked vector on a line from -5.4 to 5.4, arrows down to its codes on the int8 line from -127 to 127: 5.4 "
+        "to 127, 2.4 to 56, both 1.2 to 28, 0.8 to 19, -0.5 to -12, -3.1 to -73, -4.3 to -101. All are divided by the "
+        "scale, 0.04252. Below, a close-up of the codes 26 to 30: 1.2 / scale is 28.22, in the stretch of 28, 0.22 of "
+        "a step from its middle; no value is ever more than half a step away."),
+    "outliers.svg": (
+        "Two histograms over the codes -127 to 127. Above, 4,096 Gaussian weights: a broad bell, 187 of 255 codes in "
+        "use, step 0.032 standard deviations. Below, the same with one outlier of 60 standard deviations: a narrow "
+        "spike around 0 and the outlier alone at 127, 19 of 255 codes in use, step 0.472; all between are empty."),
+    "blocks.svg": (
+        "Three copies of a matrix of 8 by 16 weights with one outlier. With one scale for the tensor the other 127 "
+        "weights are hurt; with one scale per row, 8 in all, the 15 others in its row; with one scale per block of 4, "
+        "32 in all, only its 3 neighbours."),
+    "nested_scales.svg": (
+        "What is stored of a doubly quantized layer, from top to bottom, with its cost in bits per weight. Blocks of "
+        "64 weights as 4-bit codes: 4. Under each block one 8-bit code for its absmax: 8/64 = 0.125. Under every 256 "
+        "of these one fp32, the nested absmax: 32/16,384 = 0.002. And once a layer the mean of all absmax and two "
+        "codebooks: next to nothing. Together 4.127; with fp32 scales it would be 4.5."),
+    "nf4_bins.svg": (
+        "The sixteen levels of NF4 on an axis from -1 to 1 under a bell curve: seven below zero, zero itself, eight "
+        "above. They lie close together in the middle (0.080 is the first above zero, -0.091 the first below) and far "
+        "apart at the ends (0.723, then 1). The bin of each level reaches to the midpoints between it and its "
+        "neighbours."),
 }
 
 

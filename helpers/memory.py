@@ -5,9 +5,11 @@ Bytes, each storage once. `forecast_weights` and `forecast_training` know only a
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -112,6 +114,18 @@ def skeleton(config: PretrainedConfig) -> nn.Module:
         return AutoModelForCausalLM.from_config(config)
 
 
+@cache
+def _census(kind: type[PretrainedConfig], fields: str) -> tuple[int, int, dict[str, tuple[int, int]]]:
+    """Of the model of a config, given as its class and JSON: parameters, bytes of buffers, `linear_shapes`."""
+    model = skeleton(kind.from_dict(json.loads(fields)))
+    return (sum(p.numel() for p in model.parameters()), sum(b.nbytes for b in model.buffers()), linear_shapes(model))
+
+
+def census(config: PretrainedConfig) -> tuple[int, int, dict[str, tuple[int, int]]]:
+    """Parameters, bytes of buffers, and name -> (out, in) of the linears of a config's model; counted once."""
+    return _census(type(config), config.to_json_string())
+
+
 def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Name -> (out, in) of every linear layer but the output head: what 4-bit loading quantizes.
 
@@ -135,12 +149,11 @@ def forecast_weights(config: PretrainedConfig, bits: int = 4, double_quant: bool
         raise ValueError(f"bits={bits}: take 2, 3 or 4 for quantized linears, 16 or 32 for plain ones")
     if block_size < 1:
         raise ValueError(f"block_size={block_size}: take 1 or more")
-    model, entries = skeleton(config), dict.fromkeys(HELD, 0)
-    entries["buffers"] = sum(b.nbytes for b in model.buffers())
-    every = sum(p.numel() for p in model.parameters())
+    (every, buffers, shapes), entries = census(config), dict.fromkeys(HELD, 0)
+    entries["buffers"] = buffers
     if bits > 4:
         return Ledger({**entries, "parameters": every * bits // 8})
-    sizes = [out * into for out, into in linear_shapes(model).values()]
+    sizes = [out * into for out, into in shapes.values()]
     blocks = [math.ceil(size / block_size) for size in sizes]
     entries["parameters"] = (every - sum(sizes)) * dtype.itemsize
     entries["codes"] = sum(math.ceil(size * bits / 8) for size in sizes)
@@ -159,7 +172,7 @@ def lora_weights(config: PretrainedConfig, r: int, targets: str | Collection[str
     """
     if r < 1:
         raise ValueError(f"r={r}: a rank is 1 or more")
-    shapes = linear_shapes(skeleton(config))
+    shapes = census(config)[2]
     chosen = [shape for name, shape in shapes.items()
               if targets == "all-linear" or name.rsplit(".", 1)[-1] in targets]
     if not chosen:

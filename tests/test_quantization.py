@@ -164,6 +164,30 @@ def test_zeropoint_equals_torch(spread, shift):
     assert torch.equal(codes, torch.quantize_per_tensor(x, scale, zero_point, torch.qint8).int_repr())
 
 
+def near_ties(low: float, high: float) -> torch.Tensor:
+    """float32 from low to high, all within four neighbours of a value half-way between two zero-point codes."""
+    scale = (high - low) / 255
+    ties = (torch.arange(-128, 127) + 0.5 - round(-128 - low / scale)).double() * scale
+    around = ties.float().view(torch.int32)[:, None] + torch.arange(-4, 5, dtype=torch.int32)
+    return torch.cat([around.view(torch.float32).flatten().clamp(low, high), torch.tensor([low, high])])
+
+
+@pytest.mark.filterwarnings("ignore:.*are deprecated:UserWarning")
+def test_zeropoint_rounds_once_as_torch_does():
+    twice = {"product, then sum": 0, "before the shift": 0, "division": 0}
+    for low, high in itertools.product((-6.25, -0.4375, -0.3, -0.011), (15.5, 9.4, 0.6, 0.02)):
+        x = near_ties(*torch.tensor([low, high]).tolist())
+        codes, scale, zero_point = zeropoint_quantize(x)
+        theirs = torch.quantize_per_tensor(x, scale, zero_point, torch.qint8).int_repr()
+        assert torch.equal(codes, theirs), (low, high)
+        inverse = (1 / torch.tensor(scale)).item()
+        for name, rounded in (("product, then sum", (x * inverse + zero_point).round()),
+                              ("before the shift", (x * inverse).round() + zero_point),
+                              ("division", (x / scale + zero_point).round())):
+            twice[name] += (rounded.clamp(-128, 127).to(torch.int8) != theirs).sum().item()
+    assert all(count > 100 for count in twice.values()), f"these values no longer tell the roundings apart: {twice}"
+
+
 @pytest.mark.filterwarnings("ignore:.*are deprecated:UserWarning")
 def test_absmax_equals_torch_but_for_ties():
     x = torch.randn(2**20, generator=generator(7))

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from helpers.drawings.absmax import absmax, outliers
+from helpers.drawings.blocks import blocks
 from helpers.drawings.canvas import DARK_ORANGE, PALE_BLUE, PALE_GREY, PALE_ORANGE
+from helpers.drawings.nf4 import nf4_bins
 from helpers.drawings.overview import (
     LINEARS,
     LORA_R16,
@@ -20,10 +23,12 @@ from helpers.drawings.overview import (
     qlora,
     training_bytes,
 )
+from helpers.drawings.scales import nested_scales
 from helpers.figures import ALT, FIGURES, save_svg
 
-__all__ = ["DARK_ORANGE", "LINEARS", "LORA_R16", "OTHERS", "PALE_BLUE", "PALE_GREY", "PALE_ORANGE", "PARTS", "course",
-           "draw_all", "formats", "levers", "qlora", "training_bytes"]
+__all__ = ["DARK_ORANGE", "LINEARS", "LORA_R16", "OTHERS", "PALE_BLUE", "PALE_GREY", "PALE_ORANGE", "PARTS", "absmax",
+           "blocks", "course", "draw_all", "formats", "levers", "nested_scales", "nf4_bins", "outliers", "qlora",
+           "training_bytes"]
 
 
 def draw_all(folder: Path = FIGURES) -> list[Path]:

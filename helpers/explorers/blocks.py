@@ -1,0 +1,187 @@
+"""The explorer of lesson 03: block size against outliers, and where four bits in blocks overtake eight without.
+
+All arithmetic is that of `helpers.quantization`; see `helpers.explorers` for what an explorer is.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from typing import Any
+
+import ipywidgets as widgets
+import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from helpers import figures
+from helpers.codebooks import NF4, integer
+from helpers.explorers import Explorer
+from helpers.quantization import absmax_quantize, quantize
+
+SIDE = 256  # a matrix of 256 × 256 standard normal weights
+SIZES = tuple(2**k for k in range(3, 17))  # the last is the whole tensor
+MAGNITUDES = (1, 2, 3, 6, 12, 24, 48, 96, 192, 384, 768)  # in standard deviations
+COUNTS = (0, 1, 16, 64, 256)
+CODEBOOKS = {"NF4": NF4, "int4": integer(4)}
+
+
+def with_outliers(magnitude: float, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standard normal weights float32 (256, 256), `count` of them set to ±magnitude, and the mask of the others.
+
+    The places and signs depend on the seed alone, so that only the size of the outliers changes with `magnitude`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(SIDE * SIDE, generator=generator)
+    where = torch.randperm(SIDE * SIDE, generator=generator)[:count]
+    weights[where] = magnitude * weights[where].sign()
+    rest = torch.ones(SIDE * SIDE, dtype=torch.bool)
+    rest[where] = False
+    return weights.view(SIDE, SIDE), rest.view(SIDE, SIDE)
+
+
+def relative_error(weights: torch.Tensor, restored: torch.Tensor, rest: torch.Tensor) -> float:
+    """Root mean square error over root mean square weight, both over the weights in the mask `rest` only."""
+    return ((weights - restored)[rest].norm() / weights[rest].norm()).item()
+
+
+class BlockExplorer(Explorer):
+    """Outliers against walls: the error of all *other* weights. Made by `wall_in`.
+
+    `magnitude` (standard deviations), `outliers`, `block_size` and `code` hold what is shown; `eight`, `four`, `bits`,
+    `hit` and `crossover` are computed from them; `message` is what was wrong, or "".
+    """
+
+    def __init__(self, magnitude: float = 48, block_size: int = 64, outliers: int = 64, code: str = "NF4") -> None:
+        self.magnitude, self.block_size, self.outliers, self.code, self.message = 48, 64, 64, "NF4", ""
+        self._curves: dict[tuple, tuple[float, ...]] = {}
+        style, wide = {"description_width": "9em"}, {"width": "420px"}
+        sizes = [(f"{size}" if size < SIDE**2 else "whole tensor", size) for size in SIZES]
+        self.size = widgets.SelectionSlider(options=sizes, value=64, description="Block size", style=style, layout=wide)
+        self.far = widgets.SelectionSlider(options=[(f"{m} σ", m) for m in MAGNITUDES], value=48, style=style,
+                                           description="Outliers of size", layout=wide)
+        self.many = widgets.Dropdown(options=COUNTS, value=64, description="How many", style=style)
+        self.codes = widgets.Dropdown(options=list(CODEBOOKS), value="NF4", description="Code in blocks", style=style)
+        self.shown = widgets.HTML()
+        self.ui = widgets.VBox([self.size, self.far, widgets.HBox([self.many, self.codes]), self.shown])
+        self.text = "Move block size and outliers here, in JupyterLab or Colab; or from Python as in the next cell."
+        self._listening = True
+        self._measure()
+        for control in (self.size, self.far, self.many, self.codes):
+            control.observe(self._moved, "value")
+        self.set(magnitude, block_size, outliers, code)
+
+    def set(self, magnitude: float | None = None, block_size: int | None = None, outliers: int | None = None,
+            code: str | None = None) -> None:
+        """Show other outliers, blocks or another code; None keeps what is shown. What cannot be shown is named."""
+        chosen = {"magnitude": (magnitude, MAGNITUDES), "block_size": (block_size, SIZES),
+                  "outliers": (outliers, COUNTS), "code": (code, tuple(CODEBOOKS))}
+        wrong = [f"{name}={value!r}: choose one of {', '.join(map(str, options))}."
+                 for name, (value, options) in chosen.items() if value is not None and value not in options]
+        self.message = " ".join(wrong)
+        if not wrong:
+            for name, (value, _) in chosen.items():
+                setattr(self, name, getattr(self, name) if value is None else value)
+            self._measure()
+        self._render()
+
+    def report(self) -> str:
+        """What is shown, as plain text."""
+        return "\n".join(f"{name:30} {text}" for name, text in self._rows())
+
+    def figure(self) -> Figure:
+        """Both errors over the size of the outliers, and where they cross."""
+        with rc_context(figures.STYLE):
+            fig = Figure(figsize=(7.2, 3.0))
+            ax = fig.add_subplot(xscale="log", yscale="log", xlabel="size of the outliers (σ of the other weights)",
+                                 ylabel="error of the rest", ylim=(5e-3, 1.6))
+            ax.plot(MAGNITUDES, self._curve("int8"), color=figures.ORANGE, label="int8, one scale: 8 bits")
+            ax.plot(MAGNITUDES, self._curve(self.code), color=figures.BLUE,
+                    label=f"{self.code}, {self._walls()}: {self.bits:.2f} bits")
+            ax.axvline(self.magnitude, color=figures.GREY, linewidth=1, linestyle="--")
+            if self.crossover:
+                ax.axvline(self.crossover, color=figures.VERMILION, linewidth=1)
+                ax.text(self.crossover * 1.06, 7e-3, f"{self.crossover:.0f} σ", color=figures.VERMILION)
+            ticks = [m for m in MAGNITUDES if m not in (2, 768)]
+            ax.set_xticks(ticks, [str(m) for m in ticks])
+            ax.set_xticks([], minor=True)
+            ax.set_yticks([.01, .1, 1], ["0.01", "0.1", "1"])
+            ax.legend(loc="upper left")
+        return fig
+
+    def _measure(self) -> None:
+        """Both errors at this magnitude, the bits stored, the blocks hit, and where the two errors meet."""
+        here = MAGNITUDES.index(self.magnitude)
+        eight, four = self._curve("int8"), self._curve(self.code)
+        self.eight, self.four = eight[here], four[here]
+        weights, rest = with_outliers(self.magnitude, self.outliers)
+        self.bits = quantize(weights, CODEBOOKS[self.code], self.block_size).bits_per_weight
+        whole = rest.view(-1, self.block_size).all(dim=1)  # (blocks,): no outlier in it
+        self.blocks, self.hit = len(whole), (~whole).sum().item()
+        self.crossover = None
+        for n in range(len(MAGNITUDES) - 1):
+            before, after = (math.log(eight[k] / four[k]) for k in (n, n + 1))
+            if before < 0 <= after:  # straight lines between two points, on logarithmic axes
+                step = math.log(MAGNITUDES[n + 1] / MAGNITUDES[n])
+                self.crossover = MAGNITUDES[n] * math.exp(step * before / (before - after))
+
+    def _curve(self, code: str) -> tuple[float, ...]:
+        """The error of the rest at every magnitude, computed once: `code` in blocks, or "int8" with one scale."""
+        key = (code, self.outliers, self.block_size if code in CODEBOOKS else None)
+        if key not in self._curves:
+            errors = []
+            for magnitude in MAGNITUDES:
+                weights, rest = with_outliers(magnitude, self.outliers)
+                if code in CODEBOOKS:
+                    restored = quantize(weights, CODEBOOKS[code], self.block_size).dequantize()
+                else:
+                    codes, scale = absmax_quantize(weights)
+                    restored = codes * scale
+                errors.append(relative_error(weights, restored, rest))
+            self._curves[key] = tuple(errors)
+        return self._curves[key]
+
+    def _walls(self) -> str:
+        return "one scale" if self.block_size == SIDE**2 else f"blocks of {self.block_size}"
+
+    def _rows(self) -> tuple[tuple[str, str], ...]:
+        better = f"{self.code} in blocks" if self.four < self.eight else "int8 per tensor"
+        meet = f"at {self.crossover:.0f} σ" if self.crossover else f"nowhere up to {MAGNITUDES[-1]} σ"
+        return (("int8 per tensor", f"error of the rest {self.eight:.3f} with 8.00 bits"),
+                (f"{self.code}, {self._walls()}", f"error of the rest {self.four:.3f} with {self.bits:.2f} bits"),
+                ("blocks with an outlier", f"{self.hit} of {self.blocks} ({self.hit / self.blocks:.1%})"),
+                ("smaller error", better), ("the two cross", meet))
+
+    def _moved(self, change: Any) -> None:
+        if self._listening:
+            self.set(self.far.value, self.size.value, self.many.value, self.codes.value)
+
+    def _render(self) -> None:
+        self._listening = False
+        try:
+            self.size.value, self.far.value = self.block_size, self.magnitude
+            self.many.value, self.codes.value = self.outliers, self.code
+        finally:
+            self._listening = True
+        message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
+        rows = "".join(f"<tr><td style='text-align:left;padding-right:1em'>{html.escape(name)}</td>"
+                       f"<td style='text-align:left'>{html.escape(text)}</td></tr>" for name, text in self._rows())
+        picture = base64.b64encode(figures.png(self.figure())).decode()
+        alt = html.escape("The error of the rest grows with the outliers. " + "; ".join(map(": ".join, self._rows())))
+        self.shown.value = (
+            f'<div class="blocks" aria-live="polite" style="background:rgba(127,127,127,.12);padding:6px 12px;'
+            f'border-left:4px solid {figures.BLUE}">{message}<table>{rows}</table>'
+            f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{picture}"></div>')
+
+
+def wall_in(magnitude: float = 48, block_size: int = 64, outliers: int = 64, code: str = "NF4") -> BlockExplorer:
+    """The explorer of lesson 03: how far do outliers reach, with 8 bits and one scale or 4 bits in blocks?
+
+        explorer = wall_in()
+        explorer                              # shows it
+        explorer.set(magnitude=192)           # outliers of 192 standard deviations
+        explorer.set(block_size=4096, code="int4")
+        print(explorer.report())
+    """
+    return BlockExplorer(magnitude, block_size, outliers, code)
