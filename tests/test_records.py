@@ -32,7 +32,7 @@ def taken(weights: str = "pretrained", losses=(2.0, 1.0, 0.5)) -> dict:
 def test_a_record_says_what_ran_where():
     record = taken()
     records.check(record)
-    assert record["model"] == {"id": "weights", "revision": None, "parameters": 951_424, "weights": "pretrained"}
+    assert record["model"] == {"id": "pocket", "revision": None, "parameters": 951_424, "weights": "pretrained"}
     assert [line["step"] for line in record["steps"]] == [5, 10, 15] and record["steps"][2]["tokens"] == 3000
     assert [phase["phase"] for phase in record["memory"]] == ["load", "train"]
     assert record["memory"][1]["forecast_bytes"] == 123_456_789 and record["memory"][0]["forecast_bytes"] is None

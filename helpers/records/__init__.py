@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
 from helpers import figures
-from helpers.tiers import Tier
+from helpers.tiers import POCKET_WEIGHTS, Tier
 
 FOLDER = pathlib.Path(__file__).parent
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
@@ -114,8 +114,8 @@ class Recorder(TrainerCallback):
             "schema": 1, "title": title or f"{self.tier.name} on {found['device']}",
             "date": datetime.date.today().isoformat(), "hardware": found,
             "versions": {"python": platform.python_version(), **versions},
-            "model": {"id": name.name if name.is_absolute() else self.tier.model, "revision": self.tier.revision,
-                      "parameters": parameters, "weights": self.weights},
+            "model": {"id": "pocket" if name == POCKET_WEIGHTS else name.name if name.is_absolute() else str(name),
+                      "revision": self.tier.revision, "parameters": parameters, "weights": self.weights},
             "configuration": kept, "steps": self.steps, "tokens_per_second": speed(self.steps), "memory": self.memory,
             "samples": [dict(sample) for sample in samples], "scores": {k: dict(v) for k, v in (scores or {}).items()},
         }
