@@ -28,8 +28,9 @@ test: $(STAMP)  ## ruff, unit tests, every notebook under strict nbval, the note
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
-bench: $(STAMP)  ## time and memory of the quantization beside bitsandbytes' (on an idle machine)
+bench: $(STAMP)  ## time and memory of quantization and training beside the libraries' (on an idle machine)
 	$(BIN)/python tests/bench_quantization.py
+	$(BIN)/python tests/bench_adapters.py
 
 notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="notebooks/10_fine_tuning_llama_2.ipynb")
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.run $(NB)

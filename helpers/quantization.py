@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch.nn.functional import pad
@@ -11,6 +12,7 @@ from torch.nn.functional import pad
 from helpers.codebooks import NF4, dynamic_map
 
 CHUNK = 2**20  # values at a time: the temporaries stay in the cache, and small beside a large tensor
+WIDE = {4: torch.float64, 2: torch.complex128}  # by bits of a code: as wide as the levels of a byte together
 GRID = 65535   # steps from -1 to 1 in the table of bitsandbytes' 8-bit kernel for CPUs
 
 
@@ -163,32 +165,38 @@ class QuantizedTensor:
 
     def dequantize(self) -> torch.Tensor:
         """Levels times scales, in the original's shape and dtype; the product is taken in float32."""
-        count, size, absmax = self.shape.numel(), self.block_size, self.absmax
-        out = torch.empty(count, dtype=self.dtype, device=self.packed.device)
-        if 8 % self.bits == 0:  # a byte holds whole codes: look up all its levels at once
-            every_byte = torch.arange(256, dtype=torch.uint8, device=out.device)
-            codes = unpack(every_byte, self.bits, 256 * 8 // self.bits).int()
-            table = pad(self.codebook, (0, 2**self.bits - len(self.codebook)))[codes].view(256, -1)
-        step = whole_blocks(size)
+        count, size, bits, absmax = self.shape.numel(), self.block_size, self.bits, self.absmax
+        table = byte_table(tuple(self.codebook.tolist()), bits, self.packed.device) if bits in WIDE else None
+        step = whole_blocks(size, CHUNK // 4)
+        out = torch.empty(count, dtype=self.dtype, device=self.packed.device) if count > step else None
         for start in range(0, count, step):
             end = min(start + step, count)
-            part = self.packed[start * self.bits // 8:-(-end * self.bits // 8)]
-            if 8 % self.bits == 0:
-                values = table.index_select(0, part.int()).flatten()[:end - start]
+            part = self.packed[start * bits // 8:-(-end * bits // 8)]
+            if table is None:
+                values = self.codebook.index_select(0, unpack(part, bits, end - start).int())
             else:
-                values = self.codebook.index_select(0, unpack(part, self.bits, end - start).int())
-            short = -len(values) % size  # of the last block
-            scales = absmax[start // size:-(-end // size), None]
-            if short:
-                out[start:end] = (pad(values, (0, short)).view(-1, size) * scales).view(-1)[:end - start]
+                values = table.index_select(0, part.int()).view(torch.float32)[:end - start]
+            scales = absmax[start // size:-(-end // size)]
+            if len(values) % size:  # the last block is short
+                values *= scales[:, None].expand(-1, size).reshape(-1)[:len(values)]
             else:
-                torch.mul(values.view(-1, size), scales, out=out[start:end].view(-1, size))
+                values.view(-1, size).mul_(scales[:, None])
+            if out is None:  # all in one go
+                return values.view(self.shape).to(self.dtype)
+            out[start:end] = values
         return out.view(self.shape)
 
 
-def whole_blocks(block_size: int) -> int:
-    """How many values to take at a time: whole blocks whose packed codes end at the end of a byte, about CHUNK."""
-    return 8 * block_size * max(1, CHUNK // (8 * block_size))
+@lru_cache(maxsize=32)
+def byte_table(levels: tuple[float, ...], bits: int, device: torch.device) -> torch.Tensor:
+    """The 8 / bits levels of every byte of codes, looked up at once: (256,) numbers as wide as they are together."""
+    padded = torch.tensor([*levels, *[0.0] * (2**bits - len(levels))], device=device)
+    return torch.cartesian_prod(*[padded] * (8 // bits)).view(WIDE[bits]).view(-1)
+
+
+def whole_blocks(block_size: int, about: int = CHUNK) -> int:
+    """How many values to take at a time: whole blocks whose packed codes end at the end of a byte, some `about`."""
+    return 8 * block_size * max(1, about // (8 * block_size))
 
 
 def nearest_codes(scaled: torch.Tensor, codebook: torch.Tensor, grid: bool = False) -> torch.Tensor:

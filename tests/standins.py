@@ -58,10 +58,11 @@ def write_llama2_tokenizer(folder: Path) -> None:
     write_json(folder / "special_tokens_map.json", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
 
 
-def write_llama2_checkpoint(folder: str | Path, layers: int = 2, seed: int = 0) -> Path:
+def write_llama2_checkpoint(folder: str | Path, layers: int = 2, seed: int = 0, whole: bool = False) -> Path:
     """A checkpoint in the layout of Llama-2-7b-hf (hidden 64, 4 heads, fp16, sharded safetensors), random N(0, 0.02).
 
-    About 9 MB. A `pytorch_model.bin` lies beside the weights, as in the original repository: a download leaves it out.
+    About 9 MB; whole: in the exact configuration of Llama-2-7B, 13.5 GB, made on a GPU where there is one. A
+    `pytorch_model.bin` lies beside the weights, as in the original repository: a download leaves it out.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -72,10 +73,13 @@ def write_llama2_checkpoint(folder: str | Path, layers: int = 2, seed: int = 0) 
                          num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096, rms_norm_eps=1e-5,
                          bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=False,
                          initializer_range=0.02)
-    with torch.random.fork_rng():
+    if whole:
+        config.update({"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32,
+                       "num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128})
+    with torch.random.fork_rng(), torch.device("cuda" if whole and torch.cuda.is_available() else "cpu"):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).half()
-    model.save_pretrained(folder, max_shard_size="4100KB")
+    model.save_pretrained(folder, max_shard_size="5GB" if whole else "4100KB")
     write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
                                                    "do_sample": True, "temperature": 0.9, "top_p": 0.6,
                                                    "max_length": 4096, "transformers_version": "4.31.0"})

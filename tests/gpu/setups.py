@@ -1,0 +1,181 @@
+"""Training configurations of Llama-2-7B that `run.py` measures, each in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import bitsandbytes as bnb
+import torch
+from datasets import Dataset
+from peft import LoraConfig, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from helpers import records
+from helpers.memory import forecast_training
+from helpers.tiers import TIERS, Tier, checkpoint_size
+
+ROWS = 400
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One way to fine-tune. limit: GiB of GPU memory that the process may take, None for all there is.
+
+    length: tokens of a row at most; packing: fill rows with several documents, without attention between them.
+    upcast: what `prepare_model_for_kbit_training` does, norms and embeddings in fp32.
+    """
+
+    name: str
+    about: str
+    batch: int = 1
+    accumulation: int = 1
+    length: int = 512
+    packing: bool = False
+    r: int = 64
+    targets: str | tuple[str, ...] = "all-linear"
+    dropout: float = 0.1
+    double_quant: bool = True
+    precision: str = "bf16"
+    optimizer: str = "paged_adamw_32bit"
+    checkpointing: bool = True
+    upcast: bool = False
+    attention: str = "sdpa"
+    limit: float | None = None
+
+
+PUBLISHED = Setup("a", "the recipe published in 2023, today's names", r=64, targets=("q_proj", "v_proj"),
+                  double_quant=False, precision="fp16", upcast=True)
+AUTHORS = Setup("b", "the QLoRA authors' recipe for 7B", accumulation=16)
+OURS = Setup("c", "the course's, tuned with maintained libraries", batch=4, packing=True, dropout=0.0,
+             optimizer="adamw_8bit", length=1024)
+SETUPS = {setup.name: setup for setup in (
+    PUBLISHED, AUTHORS, OURS,
+    dataclasses.replace(OURS, name="c-keep", about="as c, without checkpointing", checkpointing=False),
+    *(dataclasses.replace(OURS, name=f"d{limit}-{length}", about=f"as c, within {limit} GB, batch 1", batch=1,
+                          length=length, limit=limit, optimizer="paged_adamw_8bit")
+      for limit in (15, 8) for length in (512, 1024)))}
+
+
+def made_up_rows(setup: Setup, vocabulary: int, seed: int = 0) -> Dataset:
+    """Rows of random tokens, their lengths log-normal with median 300, cut at `length`: like chats, meaning nothing."""
+    rng = random.Random(seed)
+    lengths = [max(16, min(setup.length, int(rng.lognormvariate(5.7, 0.6)))) for _ in range(ROWS)]
+    return Dataset.from_list([{"input_ids": [rng.randrange(3, vocabulary) for _ in range(n)]} for n in lengths])
+
+
+def tier_of(setup: Setup, checkpoint: Path, steps: int) -> Tier:
+    """The setup as a tier, which is what a record keeps of it."""
+    return dataclasses.replace(
+        TIERS["llama-2-7b"], name=f"llama-2-7b, {setup.name}", model=str(checkpoint), revision=None, dataset=None,
+        size=checkpoint_size(checkpoint), batch=setup.batch, accumulation=setup.accumulation, max_length=setup.length,
+        r=setup.r, dropout=setup.dropout, optimizer=setup.optimizer, checkpointing=setup.checkpointing,
+        targets=setup.targets, max_steps=steps)
+
+
+def load(setup: Setup, checkpoint: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """The base in NF4, by the call that lesson 10 uses."""
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=dtype, device_map={"": 0} if torch.cuda.is_available() else {"": "cpu"},
+        attn_implementation=setup.attention, quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=setup.double_quant,
+            bnb_4bit_compute_dtype=dtype))
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False) if setup.upcast else model
+
+
+def measure(setup: Setup, checkpoint: Path, out: Path, weights: str = "random", steps: int = 10) -> dict:
+    """Train so many optimizer steps and write the record; raises torch.cuda.OutOfMemoryError past the limit."""
+    gpu = torch.cuda.is_available()
+    if gpu and setup.limit:
+        total = torch.cuda.mem_get_info()[1]
+        torch.cuda.set_per_process_memory_fraction(min(1.0, setup.limit * 2**30 / total))
+    dtype = (torch.float16 if setup.precision == "fp16" else torch.bfloat16) if gpu else torch.float32
+    tier = tier_of(setup, checkpoint, steps)
+    recorder, tokenizer = records.Recorder(tier, weights), AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.pad_token = tokenizer.unk_token
+    with recorder.phase("load"):
+        model = load(setup, checkpoint, dtype)
+    arguments = SFTConfig(
+        output_dir=str(out / f"run-{setup.name}"), max_steps=steps, per_device_train_batch_size=setup.batch,
+        gradient_accumulation_steps=setup.accumulation, max_length=setup.length, packing=setup.packing,
+        learning_rate=2e-4, lr_scheduler_type="constant_with_warmup", warmup_steps=1, max_grad_norm=0.3,
+        optim=setup.optimizer if gpu else "adamw_torch", bf16=gpu and setup.precision == "bf16",
+        fp16=gpu and setup.precision == "fp16", use_cpu=not gpu, gradient_checkpointing=setup.checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False}, logging_steps=1, save_strategy="no",
+        report_to="none", disable_tqdm=True, seed=0)
+    trainer = SFTTrainer(
+        model=model, args=arguments, train_dataset=made_up_rows(setup, tier.size.vocab), processing_class=tokenizer,
+        callbacks=[recorder], peft_config=LoraConfig(
+            r=setup.r, lora_alpha=16, lora_dropout=setup.dropout, task_type="CAUSAL_LM",
+            target_modules=setup.targets if isinstance(setup.targets, str) else list(setup.targets)))
+    trainer.remove_callback(PrinterCallback)
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    forecast = forecast_training(
+        tier.size.config(), setup.r, setup.targets, setup.batch, setup.length, double_quant=setup.double_quant,
+        checkpointing=setup.checkpointing, dropout=setup.dropout > 0, dtype=dtype, gpu=gpu,
+        optimizer_bytes=2 if "8bit" in setup.optimizer else 8).total
+    with recorder.phase("train", forecast=forecast if gpu else None):
+        trainer.train()
+    record = recorder.finish(tier.size.parameters, title=f"{setup.about} ({setup.name})")
+    record["configuration"] |= {key: value for key, value in dataclasses.asdict(setup).items() if key != "name"}
+    records.write(record, out / f"llama-2-7b-{setup.name}.json")
+    return record
+
+
+def kernels() -> dict:
+    """Our codes against bitsandbytes' on this device, and our QLoRA layer against bitsandbytes + PEFT."""
+    from helpers.lora import LoRALinear
+    from helpers.qlora import NF4Linear
+    from peft.tuners.lora.bnb import Linear4bit as PeftLinear4bit
+
+    from helpers.quantization import quantize
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shape = (4096, 11_008) if device == "cuda" else (256, 512)
+    found = {"device": device, "shape": list(shape)}
+    torch.manual_seed(0)
+    weight = 0.02 * torch.randn(shape, device=device)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        ours = quantize(weight.to(dtype))
+        codes, state = bnb.functional.quantize_4bit(weight.to(dtype), blocksize=64, quant_type="nf4")
+        found[f"codes equal, {dtype}"] = torch.equal(ours.packed, codes.flatten())
+        found[f"absmax equal, {dtype}"] = torch.equal(ours.absmax, state.absmax)
+        found[f"dequantized equal, {dtype}"] = torch.equal(
+            ours.dequantize(), bnb.functional.dequantize_4bit(codes, state).view(shape))
+    linear = bnb.nn.Linear4bit(shape[1], shape[0], bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    linear.weight = bnb.nn.Params4bit(weight.cpu(), requires_grad=False, quant_type="nf4", module=linear)
+    linear = linear.to(device)
+    linear.support_avx512bf16_for_cpu = False
+    ours = LoRALinear(NF4Linear.from_bitsandbytes(linear), r=16, alpha=16)
+    theirs = PeftLinear4bit(linear, "default", config=LoraConfig(r=16, lora_alpha=16), r=16, lora_alpha=16).to(device)
+    torch.nn.init.normal_(ours.B)
+    theirs.lora_A["default"].weight.data.copy_(ours.A)
+    theirs.lora_B["default"].weight.data.copy_(ours.B)
+    x = torch.randn(8, shape[1], device=device)
+    results = []
+    for layer, a, b in ((ours, ours.A, ours.B), (theirs, theirs.lora_A["default"].weight,
+                                                 theirs.lora_B["default"].weight)):
+        inputs = x.clone().requires_grad_()
+        output = layer(inputs)
+        output.square().sum().backward()
+        results.append((output, inputs.grad, a.grad, b.grad))
+    for name, mine, other in zip(("output", "input gradient", "A gradient", "B gradient"), *results, strict=True):
+        found[f"relative difference of {name}"] = ((mine - other).norm() / other.norm()).item()
+    return found
+
+
+def describe(record: dict) -> types.SimpleNamespace:
+    """The figures of a record that the table shows."""
+    load_phase, train_phase = record["memory"][0], record["memory"][-1]
+    return types.SimpleNamespace(
+        speed=record["tokens_per_second"], peak=train_phase["peak_bytes"], reserved=train_phase.get("reserved_bytes"),
+        forecast=train_phase.get("forecast_bytes"), load=load_phase["peak_bytes"], held=load_phase["held_bytes"])
