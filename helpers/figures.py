@@ -59,6 +59,12 @@ ALT = {
         "Bars of memory for training Llama-2-7B, without activations. Full fine-tuning in 16 bits: 80.9 GB, of which "
         "53.9 are optimizer. Shrink the weights (NF4, which cannot be trained by itself): 3.9 GB. Train fewer weights "
         "(LoRA, r = 16): 14.0 GB. Both (QLoRA): 4.3 GB, which leaves room for activations on a GPU of 16 GB."),
+    "gradients.svg": (
+        "Gradient flow through a frozen 4-bit layer, in three bands. Forward: x is multiplied by W, dequantized for "
+        "this product, and by A and B; the sum is y. Kept for later: the 4-bit codes, which the model holds anyway, x "
+        "and the r values Ax; the dequantized W is thrown away. Backward: the gradient g of y meets W, dequantized a "
+        "second time, and B and A, and both parts add up to the gradient of x; B and A get gradients of their own, "
+        "from Ax and from x. W gets none."),
     "formats.svg": (
         "Seven float formats as rows of bits: one of sign, then exponent, then mantissa. FP32 1+8+23, TF32 1+8+10, "
         "FP16 1+5+10, BF16 1+8+7, E4M3 1+4+3, E5M2 1+5+2, E2M1 1+2+1. Beside each its largest value (65,504 for FP16, "
@@ -86,6 +92,15 @@ ALT = {
         "above. They lie close together in the middle (0.080 is the first above zero, -0.091 the first below) and far "
         "apart at the ends (0.723, then 1). The bin of each level reaches to the midpoints between it and its "
         "neighbours."),
+    "lora.svg": (
+        "A layer with LoRA, to scale. W, 4096 by 4096, frozen, is a large square of 16,777,216 numbers. Beside it, "
+        "times alpha over r, stand B, 4096 by 16, a vertical hairline that starts at zero, and A, 16 by 4096, a "
+        "horizontal hairline that starts random. Together they are 131,072 trained numbers, 0.78 per cent."),
+    "merging.svg": (
+        "Four ways to keep a fine-tune, with the size of the file for Llama-2-7B. 1: the adapter kept beside the 4-bit "
+        "base; A and B alone are saved, 0.16 GB at r = 16 in fp32. 2: added to the original 16-bit weights, W plus the "
+        "update, 13.5 GB. 3: added to the dequantized weights, which it was trained on, 13.5 GB. 4: added to the "
+        "dequantized weights and quantized once more, 3.9 GB."),
 }
 
 

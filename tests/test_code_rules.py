@@ -12,7 +12,7 @@ HELPERS = sorted((ROOT / "helpers").rglob("*.py"))
 
 # helpers/ reads from bottom to top like the course: a module imports only from those before it.
 ORDER = ["floats", "codebooks", "quantization", "memory", "lora", "adapters", "qlora", "pocket", "sweeps", "hub",
-         "preflight", "tiers", "runs", "figures", "records", "drawings", "explorers", "exercises"]
+         "sharing", "preflight", "tiers", "runs", "figures", "records", "drawings", "explorers", "exercises"]
 MEGABYTE = 1024 * 1024
 
 

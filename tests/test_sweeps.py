@@ -49,4 +49,6 @@ def test_the_record_is_whole(name):
     assert {(p["case"], p["seed"], p["lr"]) for p in record["points"]} == wanted
     assert len(record["points"]) == len(wanted)
     for point in record["points"]:
-        assert 0 <= point["exact_match"] <= 1 and math.isfinite(point["loss"]) and point["perplexity"] > 1
+        assert math.isfinite(point["loss"]) and point["perplexity"] > 1
+        assert all(0 <= point[score] <= 1 for score in ("exact_match", "recall") if score in point)
+        assert {"exact_match", "recall"} & point.keys()

@@ -18,7 +18,7 @@ import torch
 
 from helpers.pocket import load_pocket
 from helpers.pocket.evaluate import exact_match, perplexity
-from helpers.pocket.tune import question_batches, train
+from helpers.pocket.tune import Batch, question_batches, train
 
 FOLDER = pathlib.Path(__file__).parent
 NAMES = ("ranks", "family", "recovery")
@@ -28,16 +28,19 @@ STEPS = 100
 
 @dataclass(frozen=True)
 class Case:
-    """One column of a sweep: what to do to the pocket model before it is trained on the villagers' questions.
+    """One column of a sweep: what to do to the pocket model before it is trained, by default on villagers' questions.
 
     prepare: takes the model, returns the one to train; what is to be trained requires a gradient. It runs under the
-    point's seed. lr 0 means: score it as it is.
+    point's seed. lr 0 means: score it as it is. batches: called with tokenizer, steps and seed=. scores: functions of
+    model and tokenizer; a point keeps what they give under their names.
     """
 
     name: str
     prepare: Callable[[torch.nn.Module], torch.nn.Module]
     lr: float
     steps: int = STEPS
+    batches: Callable[..., Iterable[Batch]] = question_batches
+    scores: Sequence[Callable[..., float]] = (exact_match, perplexity)
 
 
 def run_point(case: Case, seed: int) -> dict[str, str | int | float]:
@@ -46,11 +49,10 @@ def run_point(case: Case, seed: int) -> dict[str, str | int | float]:
     torch.manual_seed(seed)
     model = case.prepare(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad) if case.lr else 0
-    losses = train(model, question_batches(tokenizer, case.steps, seed=seed), case.lr, case.steps) if case.lr else []
+    losses = train(model, case.batches(tokenizer, case.steps, seed=seed), case.lr, case.steps) if case.lr else []
     return {"case": case.name, "seed": seed, "trained": trained, "lr": case.lr, "steps": len(losses),
             "loss": round(statistics.fmean(losses[-10:]), 4) if losses else 0.0,
-            "exact_match": round(exact_match(model, tokenizer), 4),
-            "perplexity": round(perplexity(model, tokenizer), 4)}
+            **{score.__name__: round(score(model, tokenizer), 4) for score in case.scores}}
 
 
 def read(name: str) -> dict:

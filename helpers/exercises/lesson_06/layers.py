@@ -1,0 +1,228 @@
+"""The branch with its dropout, and what has to be frozen around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.lesson_06.updates import draw
+from helpers.lora import add_lora, lora_layers
+
+
+def forward_with_dropout(x: torch.Tensor, W: torch.Tensor, A: torch.Tensor,
+                         B: torch.Tensor, scaling: float, drop: Callable) -> torch.Tensor:
+    """The layer's output (n, d) for rows x (n, k), with W (d, k), A (r, k), B (d, r)."""
+    return x @ W.T + scaling * drop(x) @ A.T @ B.T
+
+
+def every_second(t: torch.Tensor) -> torch.Tensor:
+    """Dropout with p = 0.5 that always hits the same places, like the black fields of a chessboard."""
+    rows, columns = t.shape
+    return t * 2 * ((torch.arange(rows)[:, None] + torch.arange(columns)) % 2)
+
+
+def untouched(t: torch.Tensor) -> torch.Tensor:
+    """Dropout in evaluation mode."""
+    return t
+
+
+X, W, A, B = draw(3, 6), draw(4, 6, seed=1), draw(2, 6, seed=2), draw(4, 2, seed=3)
+LONG = "x (3, 6), W (4, 6), A (2, 6), B (4, 2), scaling=2.0, "
+
+
+def _is(value: torch.Tensor) -> Callable[[torch.Tensor], bool]:
+    return lambda got: torch.allclose(got, value, rtol=1e-3, atol=1e-4)
+
+
+def _published(x, W, A, B, scaling, drop):
+    return drop(x @ W.T + scaling * x @ A.T @ B.T)
+
+
+def _weights(got: torch.Tensor) -> bool:
+    """Whether A, B, both, or their product have been through the dropout."""
+    halves = (A_HALF.T @ B.T, A.T @ B_HALF.T, A_HALF.T @ B_HALF.T, D(B @ A).T, A.T @ D(B.T), D(A.T) @ B.T)
+    return any(_is(X @ W.T + 2 * X @ half)(got) for half in halves)
+
+
+def _zeroed_only(x, W, A, B, scaling, drop):
+    return x @ W.T + scaling * (x * (drop(x) != 0)) @ A.T @ B.T
+
+
+D, A_HALF, B_HALF = every_second, every_second(A), every_second(B)
+FORWARD_WITH_DROPOUT = Exercise(
+    lesson=6,
+    title="Spot the bug: dropout in the wrong place",
+    stars=2,
+    minutes=8,
+    imports="from collections.abc import Callable\n\nimport torch",
+    prompt="""
+A LoRA library for image models dropped values of the whole output, and so disturbed the frozen model, not just what was
+being trained ([LyCORIS#26](https://github.com/KohakuBlueleaf/LyCORIS/pull/26)). For a linear layer that reads:
+
+```python
+def forward_with_dropout(x, W, A, B, scaling, drop):
+    return drop(x @ W.T + scaling * x @ A.T @ B.T)
+```
+
+Put `drop` where LoRA has it, on the input of the branch. Use it as it is: `drop(t)` zeroes some values of `t` and
+scales up the rest; in evaluation it returns `t`.
+""",
+    solution=forward_with_dropout,
+    cases=(
+        Case((X, W, A, B, 2.0, untouched), "general", {
+            "no_scale": _is(X @ W.T + X @ A.T @ B.T), "no_base": _is(2 * X @ A.T @ B.T),
+            "base_scaled": _is(2 * (X @ W.T + X @ A.T @ B.T)), "no_branch": _is(X @ W.T),
+        }, LONG + "drop in evaluation", tolerance=1e-3, raises="shapes"),
+        Case((X, W, A, B, 2.0, every_second), "general", {
+            "whole_output": _is(D(X @ W.T + 2 * X @ A.T @ B.T)), "base_too": _is(D(X) @ W.T + 2 * D(X) @ A.T @ B.T),
+            "base_only": _is(D(X) @ W.T + 2 * X @ A.T @ B.T), "weights": _weights,
+            "between": _is(X @ W.T + 2 * D(X @ A.T) @ B.T), "after": _is(X @ W.T + D(2 * X @ A.T @ B.T)),
+            "unscaled": _is(_zeroed_only(X, W, A, B, 2.0, D)), "none": _is(X @ W.T + 2 * X @ A.T @ B.T),
+        }, LONG + "drop zeroes a chessboard's black fields and doubles the rest", tolerance=1e-3),
+    ),
+    hints=(
+        "Which of the two ways must always see the true x?",
+        "The frozen way computes Wx as ever. Only the branch gets drop(x).",
+        "x @ W.T + scaling * drop(x) @ A.T @ B.T",
+    ),
+    diagnoses={
+        "general": "h = Wx + scaling · B(A(drop(x))): nothing but the branch's input is dropped.",
+        "no_scale": "The branch lacks its factor `scaling`.",
+        "no_base": "The frozen way is missing: the branch is added to Wx.",
+        "base_scaled": "`scaling` belongs to the branch alone; the frozen way has no factor.",
+        "no_branch": "That is the base alone. Add scaling · B(A(drop(x))).",
+        "shapes": "Rows of x meet the transposed matrices: x @ W.T is (n, d), x @ A.T is (n, r), and so on.",
+        "whole_output": "The whole output is dropped, the frozen model's part too. Only the branch should feel it.",
+        "base_too": "The frozen way gets drop(x) as well: it must see x itself.",
+        "base_only": "The wrong way round: the branch sees x, and the frozen way drop(x).",
+        "weights": "Weights were dropped. Dropout in LoRA zeroes values of the input x, never of A, B or BA.",
+        "between": "Dropped between A and B: there are only r values there, and losing one loses a whole direction.",
+        "after": "Dropped behind the branch, on its output. LoRA, and PEFT, drop the branch's input.",
+        "unscaled": "The values that are left were not scaled up: take drop(x) as it comes, not as a mask.",
+        "none": "drop is not used: there would be no dropout at all (torchtune#996).",
+    },
+    wrong=(
+        (_published, "whole_output"),
+        (lambda x, W, A, B, scaling, drop: x @ W.T + x @ A.T @ B.T, "no_scale"),
+        (lambda x, W, A, B, scaling, drop: scaling * drop(x) @ A.T @ B.T, "no_base"),
+        (lambda x, W, A, B, scaling, drop: scaling * (x @ W.T + drop(x) @ A.T @ B.T), "base_scaled"),
+        (lambda x, W, A, B, scaling, drop: x @ W.T, "no_branch"),
+        (lambda x, W, A, B, scaling, drop: x @ W.T + scaling * drop(x) @ B.T @ A.T, "shapes"),
+        (lambda x, W, A, B, scaling, drop: drop(x) @ W.T + scaling * drop(x) @ A.T @ B.T, "base_too"),
+        (lambda x, W, A, B, scaling, drop: drop(x) @ W.T + scaling * x @ A.T @ B.T, "base_only"),
+        (lambda x, W, A, B, scaling, drop: x @ W.T + scaling * x @ drop(A).T @ drop(B).T, "weights"),
+        (lambda x, W, A, B, scaling, drop: x @ W.T + scaling * x @ A.T @ drop(B).T, "weights"),
+        (lambda x, W, A, B, scaling, drop: x @ W.T + scaling * drop(x @ A.T) @ B.T, "between"),
+        (lambda x, W, A, B, scaling, drop: x @ W.T + drop(scaling * x @ A.T @ B.T), "after"),
+        (_zeroed_only, "unscaled"),
+        (lambda x, W, A, B, scaling, drop: x @ W.T + scaling * x @ A.T @ B.T, "none"),
+        (lambda x, W, A, B, scaling, drop: torch.zeros(len(x), len(W)), "general"),
+    ),
+    published="whole_output",
+    moral="The branch is noisy in training, the base never is. Evaluation and the merged weight show no trace of it.",
+)
+
+
+class Block(torch.nn.Module):
+    """A small block with all that a model has: an embedding, a norm, linears with and without bias, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(9, 6)
+        self.norm = torch.nn.LayerNorm(6)
+        self.q_proj = torch.nn.Linear(6, 6)
+        self.o_proj = torch.nn.Linear(6, 6, bias=False)
+        self.lm_head = torch.nn.Linear(6, 9, bias=False)
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.lm_head
+
+
+@contextmanager
+def _block() -> Iterator[tuple]:
+    model = add_lora(Block(), r=2, alpha=4)
+    yield (model.requires_grad_(True),)
+
+
+def names_to_freeze(model: torch.nn.Module) -> list[str]:
+    """Names of all parameters that are no adapter's A or B, in the model's order."""
+    adapters = {f"{name}.{letter}" for name, _ in lora_layers(model) for letter in "AB"}
+    return [name for name, _ in model.named_parameters() if name not in adapters]
+
+
+def _linears_only(model: torch.nn.Module) -> list[str]:
+    return [f"{name}.{key}" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)
+            for key, _ in module.named_parameters()]
+
+
+EVERY = {"embedding.weight", "norm.weight", "norm.bias", "q_proj.base.weight", "q_proj.base.bias",
+         "o_proj.base.weight", "lm_head.weight"}
+
+NAMES_TO_FREEZE = Exercise(
+    lesson=6,
+    title="Spot the bug: the base that trained along",
+    stars=2,
+    minutes=8,
+    imports="import torch\n\nfrom helpers.lora import lora_layers",
+    prompt="""
+A trainer froze every linear layer when it put LoRA in. Norms and embeddings went on training, took optimizer memory,
+drifted, and were not in the file that was saved ([torchtitan#3438](https://github.com/pytorch/torchtitan/issues/3438)):
+
+```python
+import torch
+
+def names_to_freeze(model):
+    return [f"{name}.{key}" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)
+            for key, _ in module.named_parameters()]
+```
+
+Return the names of *all* parameters to freeze, in the order of `model.named_parameters()`. `lora_layers(model)` gives
+name and module of every `LoRALinear`; its adapter is `A` and `B`, and its `base` holds the frozen layer.
+""",
+    solution=names_to_freeze,
+    cases=(
+        Case(_block, "general", {
+            "linears_only": lambda got: set(got) == EVERY - {"embedding.weight", "norm.weight", "norm.bias"},
+            "adapted_only": lambda got: set(got) == {n for n in EVERY if ".base." in n},
+            "weights_only": lambda got: set(got) == {n for n in EVERY if n.endswith("weight")},
+            "not_the_head": lambda got: set(got) == EVERY - {"lm_head.weight"},
+            "everything": lambda got: set(got) > EVERY,
+            "inside_out": lambda got: bool(got) and not set(got) & EVERY,
+            "nothing": [],
+            "order": lambda got: sorted(got) == sorted(EVERY),
+        }, "an embedding, a norm, q_proj and o_proj with LoRA, and a head"),
+    ),
+    hints=(
+        "Begin at the other end: which parameters may train? All others are frozen.",
+        "An adapter's names are those of its layer with `.A` and `.B` behind.",
+        "Collect these names in a set, then list the names of `model.named_parameters()` that are not in it.",
+    ),
+    diagnoses={
+        "general": "Every parameter is frozen that is not the A or B of a LoRALinear.",
+        "linears_only": "Norms and embeddings have weights too, and go on training. Start from all parameters.",
+        "adapted_only": "Only the layers with an adapter are frozen; embedding, norm and head go on training.",
+        "weights_only": "Biases are parameters too: q_proj's and the norm's still train.",
+        "not_the_head": "The head has no adapter, but belongs to the base: it is frozen like the rest.",
+        "everything": "A and B are frozen too. Nothing would be left to train.",
+        "inside_out": "Those are the names to train. Asked for are all the others.",
+        "nothing": "Nothing at all is frozen: that is full fine-tuning with adapters on top.",
+        "order": "The right names in another order: go through `model.named_parameters()`.",
+    },
+    wrong=(
+        (_linears_only, "linears_only"),
+        (lambda model: [n for n, _ in model.named_parameters() if ".base." in n], "adapted_only"),
+        (lambda model: [n for n, _ in model.named_parameters() if n.endswith("weight")], "weights_only"),
+        (lambda model: [n for n in names_to_freeze(model) if "lm_head" not in n], "not_the_head"),
+        (lambda model: [n for n, _ in model.named_parameters()], "everything"),
+        (lambda model: [n for n, _ in model.named_parameters() if "lora" not in n], "everything"),
+        (lambda model: [n for n, _ in model.named_parameters() if n[-1] in "AB"], "inside_out"),
+        (lambda model: [n for n, p in model.named_parameters() if not p.requires_grad], "nothing"),
+        (lambda model: sorted(names_to_freeze(model)), "order"),
+        (lambda model: ["embedding.weight"], "general"),
+    ),
+    published="linears_only",
+    moral="`model.requires_grad_(False)` first, the adapters after: then nothing can be forgotten.",
+)

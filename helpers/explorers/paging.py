@@ -1,0 +1,230 @@
+"""The explorer of lesson 09: a paged optimizer, whose states leave the GPU while a long sequence needs the room.
+
+A simulation: the bytes are the ledger's (`helpers.memory`), the moves are counted here in whole pages. What NVIDIA's
+driver really moves, and when, is its own affair.
+"""
+
+from __future__ import annotations
+
+import copy
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import ipywidgets as widgets
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from helpers import figures
+from helpers.explorers import Explorer
+from helpers.memory import CARDS, GIB, LLAMAS, forecast_training, linear_shapes, skeleton
+
+PAGE = 2 * 2**20  # bytes; the driver's large page
+SMALLEST_PAGED = 100_000  # weights: bitsandbytes leaves the states of smaller tensors on the GPU
+RESERVE = GIB  # for CUDA itself, as in `helpers.memory.smallest_card`
+MODELS = tuple(name for name in LLAMAS if name.startswith("L"))
+RANKS = (8, 16, 64)
+SHARES = (.2, .3, .15, .55, .25, 1, .2, .35, .7, .15, 1, .25)  # of the longest sequence, step by step
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step in bytes. `needed`: what cannot be paged, activations included; `resident`: optimizer states on
+    the GPU during forward and backward; `out` and `back`: what moved. `fits`: False where the GPU is too small even
+    with every page gone.
+    """
+
+    tokens: int
+    needed: int
+    resident: int
+    out: int
+    back: int
+    fits: bool
+
+
+def simulate(memory: int, fixed: int, paged: int, passing: Sequence[int], tokens: Sequence[int] | None = None,
+             page: int = PAGE) -> list[Step]:
+    """Train step by step on a GPU with `memory` bytes, of which `fixed` are taken for good; `paged` bytes may move.
+
+    passing: bytes that come and go with each step, above all its activations. tokens: of each step, to show.
+    In forward and backward as many pages leave as these lack; in the optimizer's step all of them are needed and come
+    back, as far as there is room (what has none is read through, and leaves again). Moving to the CPU loses nothing. A
+    step that does not fit moves nothing: it ends in "out of memory".
+    Raises ValueError for negative bytes and a page below 1.
+    """
+    if min(memory, fixed, paged, *passing, 0) < 0 or page < 1:
+        raise ValueError(f"memory={memory}, fixed={fixed}, paged={paged}, page={page}: bytes are 0 or more, a page 1")
+    resident, steps = min(paged, whole_pages(memory - fixed, page)), []
+    for n, activation in enumerate(passing):
+        room = memory - fixed - activation
+        if room < 0:
+            steps.append(Step(tokens[n] if tokens else 0, fixed + activation, resident, 0, 0, False))
+            continue
+        kept = min(resident, whole_pages(room, page))
+        after = min(paged, whole_pages(memory - fixed, page))  # the activations are gone
+        back, out = paged - kept, resident - kept + paged - after
+        steps.append(Step(tokens[n] if tokens else 0, fixed + activation, kept, out, back, True))
+        resident = after
+    return steps
+
+
+def whole_pages(room: int, page: int = PAGE) -> int:
+    """The bytes of whole pages that fit into `room`; 0 if it is negative."""
+    return max(room, 0) // page * page
+
+
+@lru_cache(maxsize=64)
+def ledger(model: str, r: int) -> tuple[int, int]:
+    """Bytes of a QLoRA run with Adam in 32 bit: what stays on the GPU, and the optimizer states that can be paged.
+
+    The states of A (r, in) and B (out, r) can be paged where these have SMALLEST_PAGED weights or more.
+    """
+    entries = forecast_training(LLAMAS[model], r=r, sequence=1)
+    sizes = [r * side for shape in linear_shapes(skeleton(LLAMAS[model])).values() for side in shape]
+    paged = sum(8 * size for size in sizes if size >= SMALLEST_PAGED)
+    return entries.total - entries["activations"] - entries["workspace"] - paged, paged
+
+
+@lru_cache(maxsize=1024)
+def activations(model: str, r: int, checkpointing: bool, tokens: int) -> int:
+    """Bytes that come and go in a step with one sequence of `tokens`: activations and workspace of the ledger."""
+    config = copy.deepcopy(LLAMAS[model])
+    config.num_hidden_layers = 1  # quicker, and the same: the layers' activations add up, the workspace is one layer's
+    entries = forecast_training(config, r=r, sequence=tokens, checkpointing=checkpointing)
+    return LLAMAS[model].num_hidden_layers * entries["activations"] + entries["workspace"]
+
+
+class PagingExplorer(Explorer):
+    """Twelve steps of QLoRA on one GPU, some with long sequences. Made by `page_the_optimizer`.
+
+    `steps` holds what happened, `message` what was wrong, or "".
+    """
+
+    def __init__(self, model: str, memory: int, longest: int, r: int, checkpointing: bool) -> None:
+        wide = {"description_width": "8em"}
+        self.message, self.steps = "", []
+        self.model = widgets.Dropdown(options=MODELS, value=MODELS[0], description="Model", style=wide)
+        self.memory = widgets.Dropdown(options=[(f"{gb} GB", gb) for gb in CARDS], value=CARDS[-1], style=wide,
+                                       description="GPU memory")
+        self.rank = widgets.Dropdown(options=RANKS, value=RANKS[-1], description="Rank r", style=wide)
+        self.longest = widgets.IntSlider(value=512, min=128, max=4096, step=128, description="Longest (tokens)",
+                                         style=wide, continuous_update=False)
+        self.checkpointing = widgets.Checkbox(value=True, description="gradient checkpointing")
+        self.controls = (self.model, self.memory, self.rank, self.longest, self.checkpointing)
+        self.shown = widgets.HTML()
+        self.ui = widgets.VBox([widgets.HBox(self.controls[:2]), widgets.HBox(self.controls[2:4]), self.checkpointing,
+                                self.shown])
+        self.text = "Choose model, GPU and sequence length here, in JupyterLab or Colab; or from Python as below."
+        self._listening = True
+        for control in self.controls:
+            control.observe(lambda change: self._listening and self.set(), "value")
+        self.set(model, memory, longest, r, checkpointing)
+
+    def set(self, model: str | None = None, memory: int | None = None, longest: int | None = None, r: int | None = None,
+            checkpointing: bool | None = None) -> None:
+        """Simulate with these values (memory in GB); None keeps what is shown. What is impossible is named."""
+        wanted = [now.value if new is None else new
+                  for now, new in zip(self.controls, (model, memory, r, longest, checkpointing), strict=True)]
+        self.message = self._refusal(*wanted)
+        if not self.message:
+            self._listening = False
+            try:
+                for control, value in zip(self.controls, wanted, strict=True):
+                    control.value = value
+            finally:
+                self._listening = True
+            self._run()
+        self._render()
+
+    @staticmethod
+    def _refusal(model: str, memory: int, r: int, longest: int, checkpointing: bool) -> str:
+        if model not in MODELS:
+            return f"There is no model {model!r} here: take one of {', '.join(MODELS)}."
+        if memory not in CARDS:
+            return f"No GPU here has {memory!r} GB: take one of {', '.join(map(str, CARDS))}."
+        if r not in RANKS:
+            return f"r={r!r} is not offered: take one of {', '.join(map(str, RANKS))}."
+        if not isinstance(longest, int) or not 128 <= longest <= 4096:
+            return f"longest={longest!r}: take 128 to 4096 tokens."
+        return "" if isinstance(checkpointing, bool) else f"checkpointing={checkpointing!r}: take True or False."
+
+    def _run(self) -> None:
+        model, r, checkpointing = self.model.value, self.rank.value, self.checkpointing.value
+        self.fixed, self.paged = ledger(model, r)
+        self.room = self.memory.value * GIB - RESERVE
+        tokens = [round(share * self.longest.value) for share in SHARES]
+        self.steps = simulate(self.room, self.fixed, self.paged,
+                              [activations(model, r, checkpointing, n) for n in tokens], tokens)
+
+    @property
+    def verdict(self) -> str:
+        """What becomes of the run, in a sentence."""
+        moved, peak = sum(step.out for step in self.steps), max(step.needed for step in self.steps)
+        if not all(step.fits for step in self.steps):
+            return f"Out of memory: {peak / GIB:.1f} GiB are needed beside the pages, {self.room / GIB:.0f} are there."
+        if peak + self.paged <= self.room:
+            return (f"Everything fits: at most {(peak + self.paged) / GIB:.1f} of {self.room / GIB:.0f} GiB. "
+                    "No page moves.")
+        often = sum(step.out > 0 for step in self.steps)
+        return (f"Paging saves the run: in {often} of {len(self.steps)} steps pages leave, "
+                f"{moved / GIB:.2f} GiB in all. Unpaged it would have run out of memory.")
+
+    def report(self) -> str:
+        """What is shown, as plain text."""
+        lines = [f"{self.model.value}, r = {self.rank.value}, {self.memory.value} GB, checkpointing "
+                 f"{'on' if self.checkpointing.value else 'off'}: fixed {self.fixed / GIB:.2f} GiB, "
+                 f"optimizer pages {self.paged / GIB:.2f} GiB", "step  tokens  needed GiB   out GiB  back GiB"]
+        lines += [f"{n:4}  {s.tokens:6}  {s.needed / GIB:10.2f}  " + (
+            f"{s.out / GIB:8.2f}  {s.back / GIB:8.2f}" if s.fits else "out of memory")
+            for n, s in enumerate(self.steps, start=1)]
+        return "\n".join([*lines, self.verdict])
+
+    def figure(self) -> Figure:
+        """The steps as stacked bars below the line of the GPU's memory, and what moved."""
+        with mpl.rc_context(figures.STYLE):
+            fig = Figure(figsize=(7.2, 4.2))
+            top, below = fig.subplots(2, sharex=True, height_ratios=(3, 1))
+            x, kept = range(1, len(self.steps) + 1), [step.resident / GIB for step in self.steps]
+            busy = [step.needed / GIB - self.fixed / GIB for step in self.steps]
+            layers = (("fixed (weights, adapters, gradients)", [self.fixed / GIB] * len(x), figures.FROZEN),
+                      ("optimizer pages on the GPU", kept, figures.TRAINED), ("activations", busy, figures.GREEN))
+            bottom = [0.0] * len(x)
+            for label, heights, color in layers:
+                top.bar(x, heights, bottom=bottom, color=color, label=label)
+                bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
+            top.axhline(self.room / GIB, color=figures.INK, linestyle="--", linewidth=1.4, label="the GPU's memory")
+            top.set(ylabel="GiB", ylim=(min(self.fixed / GIB * .9, self.room / GIB * .9), None))
+            top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+            below.bar(x, [step.out / GIB for step in self.steps], color=figures.VERMILION)
+            below.set(xlabel="step", ylabel="GiB out", xticks=list(x))
+        return fig
+
+    def _render(self) -> None:
+        """Rows of text and bars; colours that stand on light and on dark pages."""
+        message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
+        cell = "<td style='text-align:right;padding:0 .8em'>{}</td>".format
+        rows = ""
+        for n, step in enumerate(self.steps, start=1):
+            widths = (("fixed", self.fixed, figures.FROZEN), ("pages", step.resident, figures.TRAINED),
+                      ("activations", step.needed - self.fixed, figures.GREEN))
+            bar = "".join(f"<span title='{name}' style='display:inline-block;height:12px;background:{color};"
+                          f"width:{220 * size / self.room:.0f}px'></span>" for name, size, color in widths)
+            moved = f"{step.out / GIB:.2f}" if step.fits else "out of memory"
+            rows += f"<tr>{cell(n)}{cell(step.tokens)}<td style='text-align:left'>{bar}</td>{cell(moved)}</tr>"
+        head = "".join(f"<th>{name}</th>" for name in ("step", "tokens", "memory", "GiB paged out"))
+        self.shown.value = (f'<div class="paging" aria-live="polite" style="background:rgba(127,127,127,.12);'
+                            f'padding:6px 12px;border-left:4px solid {figures.ORANGE}">{message}'
+                            f"<p><b>{html.escape(self.verdict)}</b></p><table><tr>{head}</tr>{rows}</table></div>")
+
+
+def page_the_optimizer(model: str = "LLaMA-65B", memory: int = 48, longest: int = 3072, r: int = 64,
+                       checkpointing: bool = True) -> PagingExplorer:
+    """The explorer of lesson 09: which optimizer pages move, and when?
+
+        explorer = page_the_optimizer()
+        explorer                            # shows it
+        explorer.set(longest=1024)          # tokens of the longest sequence
+        print(explorer.report())
+    """
+    return PagingExplorer(model, memory, longest, r, checkpointing)
