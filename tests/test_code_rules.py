@@ -14,6 +14,7 @@ HELPERS = sorted((ROOT / "helpers").rglob("*.py"))
 ORDER = ["floats", "codebooks", "quantization", "memory", "lora", "adapters", "qlora", "pocket", "sweeps", "hub",
          "sharing", "preflight", "tiers", "runs", "figures", "records", "drawings", "explorers", "exercises"]
 MEGABYTE = 1024 * 1024
+REFUSES = ("sharing.py", "exercises/lesson_11/files.py")  # they name pickles in order to leave them out
 
 
 def upward_imports(path: str, code: str) -> list[str]:
@@ -51,7 +52,9 @@ def upward_imports(path: str, code: str) -> list[str]:
 def test_helper_keeps_order_and_is_safe(path):
     code = path.read_text(encoding="utf-8")
     assert upward_imports(path.relative_to(ROOT / "helpers").as_posix(), code) == []
-    assert source.unsafe(ast.parse(code)) == []
+    name = path.relative_to(ROOT / "helpers").as_posix()
+    assert [fault for fault in source.unsafe(ast.parse(code))
+            if not (name in REFUSES and fault.endswith("is a pickle: use safetensors"))] == []
 
 
 def tracked_files() -> list[Path]:

@@ -14,14 +14,14 @@ def chip(ax: Axes, x: float, y: float, text: str, note: str, trained: bool = Fal
     face, edge = (PALE_ORANGE, TRAINED) if trained else (PALE_BLUE, FROZEN)
     box(ax, x - width / 2, y - 23, width, 46, face, edge, 1.3, rounding=6)
     say(ax, x, y + 9, text, 11.5, weight="bold")
-    say(ax, x, y - 10, note, 9.5, GREY)
+    say(ax, x, y - 10, note, 10, GREY)
 
 
 def band(ax: Axes, y: float, height: float, name: str, note: str, lower: float = 0) -> None:
     """A band across the drawing with its name on the left, `lower` than its middle."""
     box(ax, 12, y, 876, height, PALE_GREY if name == "Kept" else PAPER, LINE, 1, rounding=8)
     say(ax, 28, y + height / 2 + 9 - lower, name, 12.5, ha="left", weight="bold")
-    say(ax, 28, y + height / 2 - 11 - lower, note, 9.5, GREY, ha="left")
+    say(ax, 28, y + height / 2 - 11 - lower, note, 10, GREY, ha="left")
 
 
 def gradients() -> Figure:
@@ -61,5 +61,5 @@ def gradients() -> Figure:
         arrow(ax, (x, 82), (x, 56), ORANGE, 2)
         say(ax, x, 42, text, 10.5, DARK_ORANGE, weight="bold")
     say(ax, 770, 42, "W: no gradient", 10.5, FROZEN, weight="bold")
-    say(ax, 770, 24, "none is computed, none is kept", 9.5, INK)
+    say(ax, 770, 24, "none is computed, none is kept", 10, INK)
     return fig
