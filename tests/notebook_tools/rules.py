@@ -10,6 +10,7 @@ import re
 import statistics
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -211,6 +212,7 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+@cache
 def helper_definitions() -> dict[str, dict[str, str]]:
     """Module path below helpers/ → what it defines."""
     folder = ROOT / "helpers"
