@@ -11,8 +11,8 @@ ROOT = rules.ROOT
 HELPERS = sorted((ROOT / "helpers").rglob("*.py"))
 
 # helpers/ reads from bottom to top like the course: a module imports only from those before it.
-ORDER = ["floats", "codebooks", "quantization", "memory", "lora", "adapters", "qlora", "pocket", "sweeps", "hub",
-         "sharing", "preflight", "tiers", "runs", "figures", "records", "drawings", "explorers", "exercises"]
+ORDER = ["floats", "codebooks", "quantization", "memory", "ranks", "lora", "adapters", "qlora", "pocket", "sweeps",
+         "hub", "sharing", "preflight", "tiers", "runs", "figures", "records", "drawings", "explorers", "exercises"]
 MEGABYTE = 1024 * 1024
 REFUSES = ("sharing.py", "exercises/lesson_11/files.py")  # they name pickles in order to leave them out
 

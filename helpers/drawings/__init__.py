@@ -11,6 +11,7 @@ from pathlib import Path
 from helpers.drawings.absmax import absmax, outliers
 from helpers.drawings.blocks import blocks
 from helpers.drawings.canvas import DARK_ORANGE, PALE_BLUE, PALE_GREY, PALE_ORANGE
+from helpers.drawings.family import family, family_counts
 from helpers.drawings.gradients import gradients
 from helpers.drawings.lora import lora
 from helpers.drawings.merging import merging
@@ -30,8 +31,8 @@ from helpers.drawings.scales import nested_scales
 from helpers.figures import ALT, FIGURES, save_svg
 
 __all__ = ["DARK_ORANGE", "LINEARS", "LORA_R16", "OTHERS", "PALE_BLUE", "PALE_GREY", "PALE_ORANGE", "PARTS", "absmax",
-           "blocks", "course", "draw_all", "formats", "gradients", "levers", "lora", "merging", "nested_scales",
-           "nf4_bins", "outliers", "qlora", "training_bytes"]
+           "blocks", "course", "draw_all", "family", "family_counts", "formats", "gradients", "levers", "lora",
+           "merging", "nested_scales", "nf4_bins", "outliers", "qlora", "training_bytes"]
 
 
 def draw_all(folder: Path = FIGURES) -> list[Path]:

@@ -1,0 +1,179 @@
+"""The explorer of lesson 08: what each method of the PEFT family trains, and what it adds when the model answers."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import ipywidgets as widgets
+from transformers import LlamaConfig
+
+from helpers import figures
+from helpers.explorers import Explorer
+from helpers.memory import LLAMAS, linear_shapes, skeleton
+from helpers.pocket import WEIGHTS
+
+POCKET = "pocket Llama"
+MODELS = (POCKET, "Llama-2-7B")
+SIZES = {"everything": "", "head only": "", "bottleneck adapter": "m", "prompt tuning": "virtual tokens",
+         "prefix tuning": "virtual tokens", "LLaMA-Adapter": "virtual tokens", "LoRA": "r", "DoRA": "r"}
+DEFAULTS = {"m": 32, "virtual tokens": 16, "r": 8, "": 0}
+MERGEABLE = {
+    "everything": "nothing to merge: it is a whole model of its own",
+    "head only": "nothing to merge: it takes the place of the old head",
+    "bottleneck adapter": "no: between down and up stands a nonlinearity",
+    "prompt tuning": "no: it stands in the input, and takes its place in the context",
+    "prefix tuning": "no: it stands in the cache, not in a weight",
+    "LLaMA-Adapter": "no: its share depends on the token that looks at it",
+    "LoRA": "yes: W + (α/r)·BA, and nothing is added any more",
+    "DoRA": "yes: m·(W + ΔW)/‖W + ΔW‖, and nothing is added any more",
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method costs. trained: of `weights` in the model. cached: numbers more in the cache of each conversation.
+
+    per_token: multiply-adds for each generated token on top of `base`, unmerged; biases, softmax, norms do not count.
+    """
+
+    trained: int
+    per_token: int
+    base: int
+    cached: int
+    weights: int
+
+
+@cache
+def config(model: str) -> LlamaConfig:
+    """The config of one of MODELS."""
+    return LlamaConfig.from_pretrained(WEIGHTS) if model == POCKET else LLAMAS[model]
+
+
+@cache
+def shapes(model: str) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """How many weights the model has, and (out, in) of every linear layer but the head."""
+    bare = skeleton(config(model))
+    return sum(p.numel() for p in bare.parameters()), tuple(linear_shapes(bare).values())
+
+
+def limit(method: str, model: str) -> int:
+    """The largest size of the method: the smaller side of W for a rank, the width for m, the context for tokens."""
+    known = config(model)
+    return {"r": known.hidden_size, "m": known.hidden_size, "": 0}.get(SIZES[method], known.max_position_embeddings - 1)
+
+
+def cost(method: str, size: int = 0, model: str = POCKET) -> Cost:
+    """What a method trains and adds. size: r, m or virtual tokens, as SIZES names it; not read for the first two.
+
+    Sources: LoRA Hu et al. 2021, section 4; adapters Houlsby et al. 2019, section 2.1; the others as PEFT 0.21 computes
+    them: LLaMA-Adapter projects its virtual tokens and the query again at every step, DoRA multiplies out BA. tests
+    compare with the models themselves and with torch's FlopCounterMode. Raises ValueError for what does not exist.
+    """
+    if method not in SIZES or model not in MODELS:
+        raise ValueError(f"{method!r} on {model!r}: take one of {list(SIZES)} on one of {list(MODELS)}")
+    if SIZES[method] and not 1 <= size <= limit(method, model):
+        raise ValueError(f"{method} with {SIZES[method]} = {size}: take 1 to {limit(method, model)} on this model")
+    known, (every, linears) = config(model), shapes(model)
+    d, layers, head = known.hidden_size, known.num_hidden_layers, known.vocab_size * known.hidden_size
+    base = head + sum(out * into for out, into in linears)
+    tokens = 2 * layers * size * d  # a key and a value for each virtual token in every layer
+    if method in ("everything", "head only"):
+        return Cost(every if method == "everything" else head, 0, base, 0, every)
+    if method == "bottleneck adapter":
+        return Cost(2 * layers * (2 * size * d + d + size), 2 * layers * 2 * size * d, base, 0, every)
+    if method == "prompt tuning":
+        return Cost(size * d, tokens, base, tokens, every)
+    if method == "prefix tuning":
+        return Cost(tokens, tokens, base, tokens, every)
+    if method == "LLaMA-Adapter":
+        again = layers * (3 * d * d + 2 * size * d * d)  # q, v and o of the token; k and v of the virtual ones
+        return Cost(layers * (size * d + 1), again + tokens, base, 0, every)
+    thin = size * sum(out + into for out, into in linears)
+    if method == "LoRA":
+        return Cost(thin, thin, base, 0, every)
+    product = size * sum(into * (into + out) for out, into in linears)  # BA, by way of the identity, for its lengths
+    return Cost(thin + sum(out for out, _ in linears), thin + product, base, 0, every)
+
+
+class FamilyExplorer(Explorer):
+    """A method, its size and a model, with what is trained and what is added. Made by `choose_method`.
+
+    `method`, `size` and `model` hold what is shown, `cost` is computed from them; `message` is what was wrong, or "".
+    """
+
+    def __init__(self, method: str = "LoRA", size: int | None = None, model: str = POCKET) -> None:
+        self.method, self.model, self.message = "LoRA", POCKET, ""
+        self.size, self.cost = DEFAULTS["r"], cost("LoRA", DEFAULTS["r"])
+        self.methods = widgets.Dropdown(options=list(SIZES), value=self.method, description="Method")
+        self.models = widgets.Dropdown(options=list(MODELS), description="Model")
+        self.sizes = widgets.IntText(value=self.size, description="Size", continuous_update=False)
+        self.shown = widgets.HTML()
+        self.ui = widgets.VBox([widgets.HBox([self.methods, self.sizes, self.models]), self.shown])
+        self.text = "Choose a method, its size and a model here, in JupyterLab or Colab; or as in the next cell."
+        self._listening = True
+        self.methods.observe(lambda change: self._heard(method=change["new"]), "value")
+        self.sizes.observe(lambda change: self._heard(size=change["new"]), "value")
+        self.models.observe(lambda change: self._heard(model=change["new"]), "value")
+        self.set(method, size, model)
+
+    def set(self, method: str | None = None, size: int | None = None, model: str | None = None) -> None:
+        """Show another method, size or model; None keeps it (a new kind of size starts at its default)."""
+        wanted, model = method or self.method, model or self.model
+        if size is None:
+            known = wanted in SIZES and SIZES[wanted] == SIZES[self.method]
+            size = self.size if known else DEFAULTS[SIZES.get(wanted, "")]
+        try:
+            if not isinstance(size, int):
+                raise ValueError(f"{size!r} is not a whole number: write one such as 8")
+            self.cost = cost(wanted, size, model)
+            self.method, self.size, self.model, self.message = wanted, size, model, ""
+        except ValueError as error:
+            self.message = str(error)
+        self._render()
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What is shown, as pairs of name and text."""
+        c, name = self.cost, SIZES[self.method]
+        return [("method", f"{self.method}{f', {name} = {self.size}' if name else ''}, on the {self.model}"),
+                ("trained weights", f"{c.trained:,} of {c.weights:,} ({100 * c.trained / c.weights:.3g} %)"),
+                ("file, 16 bit", f"{2 * c.trained / 1e6:,.3g} MB"),
+                ("added per token", f"{c.per_token:,} multiply-adds, {100 * c.per_token / c.base:.3g} % of the base's"),
+                ("added to the cache", f"{c.cached:,} numbers per conversation"),
+                ("mergeable", MERGEABLE[self.method])]
+
+    def report(self) -> str:
+        """What is shown, as plain text."""
+        return "\n".join(f"{name:19} {text}" for name, text in self.rows())
+
+    def _heard(self, **change: Any) -> None:
+        if self._listening:
+            self.set(**change)
+
+    def _render(self) -> None:
+        self._listening = False
+        try:
+            self.methods.value, self.sizes.value, self.models.value = self.method, self.size, self.model
+            self.sizes.description = SIZES[self.method] or "no size"
+            self.sizes.disabled = not SIZES[self.method]
+        finally:
+            self._listening = True
+        message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
+        rows = "".join(f"<tr><td style='text-align:left;padding-right:1em'>{name}</td>"
+                       f"<td style='text-align:left'>{html.escape(text)}</td></tr>" for name, text in self.rows())
+        style = f"background:rgba(127,127,127,.12);padding:6px 12px;border-left:4px solid {figures.TRAINED}"
+        self.shown.value = (f'<div class="family" aria-live="polite" style="{style}">{message}<table>{rows}</table>'
+                            "</div>")
+
+
+def choose_method(method: str = "LoRA", size: int | None = None, model: str = POCKET) -> FamilyExplorer:
+    """The explorer of lesson 08: a method of the family, its size, and a model.
+
+        explorer = choose_method("LoRA", 8)
+        explorer                                       # shows it
+        explorer.set("prompt tuning", 20, "Llama-2-7B")
+        print(explorer.report())
+    """
+    return FamilyExplorer(method, size, model)

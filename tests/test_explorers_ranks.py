@@ -1,0 +1,117 @@
+"""The rank explorer, driven from Python, and the arithmetic of updates behind it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from helpers import ranks
+from helpers.explorers import WIDGET_VIEW
+from helpers.explorers.ranks import cut_to_rank
+
+
+def wide(seed: int = 0) -> torch.Tensor:
+    return torch.randn(12, 30, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_planted_update_is_whole_at_its_rank():
+    explorer = cut_to_rank(r=4)
+    assert explorer.error < 1e-5 and math.isclose(explorer.kept, 1, rel_tol=1e-5)
+    assert "100.0%" in explorer.report() and "512 of 4,096 (12.5%)" in explorer.report()
+    explorer.set(r=2)
+    assert math.isclose(explorer.kept, (16 + 9) / 30, rel_tol=1e-4)
+    assert math.isclose(explorer.error, math.sqrt(5 / 30), rel_tol=1e-4)
+    explorer.set(noise=0.5, r=4)
+    assert 0.3 < explorer.error < 0.9
+
+
+def test_controls_set_what_is_shown_and_show_what_is_set():
+    explorer = cut_to_rank({"wide": wide()}, r=40)
+    explorer.choice.value = "wide"
+    assert (explorer.update, explorer.r, explorer.rank.max, explorer.parameters) == ("wide", 12, 12, 12 * 42)
+    assert explorer.planted_rank.layout.display == explorer.planted_noise.layout.display == "none"
+    explorer.rank.value = 3
+    assert explorer.r == 3 and "3 of 12" in explorer.shown.value and explorer.shown.value.count("<rect") == 12
+    explorer.set(update="planted", true_rank=9)
+    assert explorer.planted_rank.value == 9 and explorer.rank.max == 64 and explorer.planted_rank.layout.display is None
+    explorer.planted_noise.value = 1.0
+    assert explorer.noise == 1.0 and 'class="ranks"' in explorer.shown.value
+
+
+@pytest.mark.parametrize("act, said", [
+    (lambda e: e.set(r=0), "r=0 does not fit"), (lambda e: e.set(r=65), "take 1 to 64"),
+    (lambda e: e.set(r="<b>"), "&lt;b&gt;"), (lambda e: e.set(true_rank=65), "rank of 1 to 64"),
+    (lambda e: e.set(noise=-1), "noise of 0 or more"), (lambda e: e.set(noise=math.nan), "noise of 0 or more"),
+    (lambda e: e.set(update="<i>"), "&lt;i&gt;"), (lambda e: e.set(true_rank="a lot"), "not supported"),
+])
+def test_what_does_not_fit_is_named_and_the_explorer_lives_on(act, said):
+    explorer = cut_to_rank()
+    before = explorer.report()
+    act(explorer)
+    assert said in explorer.shown.value and explorer.report() == before
+    explorer.set(r=7)
+    assert explorer.message == "" and "⚠" not in explorer.shown.value and explorer.r == 7
+
+
+def test_an_update_of_zeros_is_shown():
+    explorer = cut_to_rank({"nothing": torch.zeros(8, 8)})
+    explorer.set(update="nothing", r=2)
+    assert explorer.error == 0 and "0.0%" in explorer.report() and "nan" not in explorer.shown.value
+
+
+def test_it_shows_text_where_no_widget_can_be_shown():
+    bundle = cut_to_rank()._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", WIDGET_VIEW} and "next cell" in bundle["text/plain"]
+
+
+# ---------------------------------------------------------------------------------------------- helpers.ranks
+
+@pytest.mark.parametrize("r", [1, 5, 12])
+def test_best_pair_leaves_the_singular_values_left_out(r):
+    update = wide().double()
+    B, A = ranks.best_pair(update, r)
+    assert B.shape == (12, r) and A.shape == (r, 30)
+    left = torch.linalg.svdvals(update)[r:].square().sum().sqrt()
+    assert torch.allclose((update - B @ A).norm(), left, atol=1e-10)
+    kept = ranks.energy_kept(update)[r - 1]
+    assert torch.isclose((B @ A).norm() ** 2 / update.norm() ** 2, kept)
+
+
+def test_similarity_is_one_inside_and_zero_outside_and_symmetric():
+    Q = torch.linalg.qr(wide().T.double()).Q.T  # 12 orthonormal rows of 30
+    assert torch.allclose(ranks.similarity_map(Q[:4], Q)[3, 3:], torch.ones(9).double())
+    assert ranks.similarity_map(Q[:4], Q[4:]).abs().max() < 1e-20
+    other = ranks.directions(wide(1).double(), 6)
+    assert torch.allclose(ranks.similarity_map(Q, other), ranks.similarity_map(other, Q).T)
+    direct = torch.linalg.matrix_norm(Q[:5] @ other[:3].T) ** 2 / 3
+    assert torch.isclose(ranks.similarity_map(Q, other)[4, 2], direct)
+
+
+def test_chance_is_the_mean_over_random_subspaces():
+    draw = torch.Generator().manual_seed(0)
+    maps = []
+    for _ in range(400):
+        X, Y = (torch.linalg.qr(torch.randn(24, 8, generator=draw)).Q.T for _ in range(2))
+        maps.append(ranks.similarity_map(X[:3], Y))
+    assert torch.allclose(torch.stack(maps).mean(0), ranks.chance_map(3, 8, 24), atol=0.015)
+
+
+def test_planted_has_its_rank():
+    sigma = ranks.singular_values(ranks.planted(5))
+    assert torch.allclose(sigma[:5], torch.tensor([5.0, 4, 3, 2, 1]), atol=1e-4) and sigma[5:].max() < 1e-4
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda: ranks.best_pair(wide(), 13), "r=13 does not fit an update of \\(12, 30\\): take 1 to 12"),
+    (lambda: ranks.best_pair(wide(), 2.0), "r=2.0"), (lambda: ranks.directions(wide(), 0), "r=0"),
+    (lambda: ranks.singular_values(wide().half()), "torch.float16"),
+    (lambda: ranks.singular_values(torch.zeros(3)), "shape \\(3,\\)"),
+    (lambda: ranks.singular_values(torch.zeros(0, 3)), "shape \\(0, 3\\)"),
+    (lambda: ranks.energy_kept(torch.full((2, 2), math.nan)), "NaN or infinity"),
+    (lambda: ranks.planted(0), "rank=0"), (lambda: cut_to_rank({"bad": torch.zeros(3)}), "shape \\(3,\\)"),
+])
+def test_bad_input_is_named(call, said):
+    with pytest.raises(ValueError, match=said):
+        call()
