@@ -133,10 +133,10 @@ def measure(setup: Setup, checkpoint: Path, out: Path, weights: str = "random", 
 
 def kernels() -> dict:
     """Our codes against bitsandbytes' on this device, and our QLoRA layer against bitsandbytes + PEFT."""
-    from helpers.lora import LoRALinear
-    from helpers.qlora import NF4Linear
     from peft.tuners.lora.bnb import Linear4bit as PeftLinear4bit
 
+    from helpers.lora import LoRALinear
+    from helpers.qlora import NF4Linear
     from helpers.quantization import quantize
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
