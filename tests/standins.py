@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from helpers.pocket.world import documents, instruct, make_world, questions
@@ -163,7 +164,25 @@ def repository_files(folder: str | Path) -> list[Path]:
     return sorted(p for p in Path(folder).rglob("*") if p.is_file())
 
 
-class HubStandIn:
+class LocalServer:
+    """`with` it, a server of `handler` runs on this machine at `url`; the handler finds this object as `standin`."""
+
+    handler: type[BaseHTTPRequestHandler]
+
+    def __enter__(self) -> Self:
+        served = type("Handler", (self.handler,), {"standin": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), served)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class HubStandIn(LocalServer):
     """A hub on this machine: `with HubStandIn({("model", LLAMA, LLAMA_REVISION): folder}) as hub: … hub.url`.
 
     Point HF_ENDPOINT (or `endpoint=`) at `hub.url`. It never offers Xet storage, so downloads are plain HTTP.
@@ -182,22 +201,6 @@ class HubStandIn:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.sent: Counter[str] = Counter()
         self.tokens: set[str] = set()
-
-    def __enter__(self) -> HubStandIn:
-        hub = self
-
-        class Handler(_Handler):
-            standin = hub
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
     def fetched(self) -> set[str]:
         """The names of the files of which a body was asked for."""
@@ -291,3 +294,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body[:cut])
         self.standin.sent[name] += len(body[:cut])
+
+
+HubStandIn.handler = _Handler

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
+from standins import LocalServer
 
-class UploadStandIn:
+
+class UploadStandIn(LocalServer):
     """`with UploadStandIn() as hub:` then point HF_ENDPOINT at `hub.url`. Every token but `key` is refused (401).
 
     Switches: refuse = {word in the path: status}, answered with `body`; cut = {word in the path}: the connection is
@@ -30,22 +31,6 @@ class UploadStandIn:
         self.objects: dict[str, bytes] = {}
         self.requests: Counter[tuple[str, str]] = Counter()
         self.seen: list[bytes] = []
-
-    def __enter__(self) -> UploadStandIn:
-        hub = self
-
-        class Handler(_Handler):
-            standin = hub
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -144,3 +129,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_json(self, value: object, status: int = 200) -> None:
         self.send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+
+UploadStandIn.handler = _Handler

@@ -2,17 +2,15 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
 import standins
-from IPython.core.inputtransformer2 import TransformerManager
+from notebook_tools import source
 from safetensors.torch import load_file
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "10_fine_tuning_llama_2.ipynb"
@@ -24,20 +22,13 @@ def script(until: str, tier: dict, quick: bool = False) -> str:
 
     quick leaves out what the model says before the training: nothing later depends on it.
     """
-    lines, found = [], False
-    for cell in nbformat.read(NOTEBOOK.open(encoding="utf-8"), as_version=4).cells:
-        if cell.cell_type == "markdown" and re.search(rf"^## {re.escape(until)}", cell.source, re.M):
-            found = True
-            break
-        if cell.cell_type == "code":
-            lines.append(TransformerManager().transform_cell(cell.source))
-            if TIER_CELL in cell.source:
-                lines[-1] = lines[-1].replace(TIER_CELL, f"{TIER_CELL}\nimport dataclasses\n"
-                                              f"tier = dataclasses.replace(tier, **{tier!r})")
-            if quick and "from helpers.pocket import evaluate" in cell.source:
-                lines.append("evaluate.complete = lambda model, tokenizer, prompts: [('', False)] * len(prompts)\n"
-                             "evaluate.recall = evaluate.perplexity = lambda model, tokenizer: 1.0")
-    assert found, f"the notebook has no heading {until!r}"
+    lines = []
+    for cell in source.program(NOTEBOOK, until):
+        lines.append(cell.replace(TIER_CELL, f"{TIER_CELL}\nimport dataclasses\n"
+                                  f"tier = dataclasses.replace(tier, **{tier!r})"))
+        if quick and "from helpers.pocket import evaluate" in cell:
+            lines.append("evaluate.complete = lambda model, tokenizer, prompts: [('', False)] * len(prompts)\n"
+                         "evaluate.recall = evaluate.perplexity = lambda model, tokenizer: 1.0")
     code = "\n".join(lines)
     assert "dataclasses.replace" in code
     return code

@@ -9,10 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 import standins
-from IPython.core.inputtransformer2 import TransformerManager
+from notebook_tools import source
 from safetensors.torch import load_file
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "11_merge_evaluate_share.ipynb"
@@ -21,15 +20,7 @@ KEY = "hf_" + "notarealone" * 3
 
 def script(until: str = "Exercises") -> str:
     """The code cells before the markdown heading `until`, as one program."""
-    lines, found = [], False
-    for cell in nbformat.read(NOTEBOOK.open(encoding="utf-8"), as_version=4).cells:
-        if cell.cell_type == "markdown" and re.search(rf"^## {re.escape(until)}", cell.source, re.M):
-            found = True
-            break
-        if cell.cell_type == "code":
-            lines.append(TransformerManager().transform_cell(cell.source))
-    assert found, f"the notebook has no heading {until!r}"
-    return "\n".join(lines)
+    return "\n".join(source.program(NOTEBOOK, until))
 
 
 @pytest.fixture(scope="module")

@@ -25,15 +25,11 @@ RANDOM = "random-weights"  # the folder's file that marks a made-up checkpoint
 
 def lesson(name: str, checkpoint: Path, out: Path, rows: int) -> None:
     """A lesson's own cells on this checkpoint, as one program; its run's record is copied to `out`."""
-    import nbformat
     import standins
-    from IPython.core.inputtransformer2 import TransformerManager
+    from notebook_tools import source
 
     data = standins.write_guanaco(out / "guanaco", rows)
-    cells = nbformat.read(ROOT / "notebooks" / f"{LESSONS[name]}.ipynb", as_version=4).cells
-    until = next((i for i, cell in enumerate(cells) if cell.source.startswith("## Exercises")), len(cells))
-    code = "\n".join(TransformerManager().transform_cell(cell.source) for cell in cells[:until]
-                     if cell.cell_type == "code")
+    code = "\n".join(source.program(ROOT / "notebooks" / f"{LESSONS[name]}.ipynb", "Exercises"))
     weights = "random" if (checkpoint / RANDOM).exists() else "pretrained"
     environment = {**os.environ, "COURSE_TIER": "llama-2-7b", "COURSE_MODEL": str(checkpoint),
                    "COURSE_WEIGHTS": weights, "COURSE_DATASET": str(data), "COURSE_RUNS": str(out / "runs"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
+from pathlib import Path
 
+import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
 PICKLE = {"torch.load", "torch.save", "pickle.load", "pickle.loads", "pickle.dump", "pickle.dumps", "joblib.load"}
@@ -84,3 +87,14 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
 
 def _is(node: ast.AST, value: object) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
+
+
+def program(notebook: Path, until: str) -> list[str]:
+    """The code cells before the markdown heading `until`, each as plain Python. ValueError without such a heading."""
+    cells = []
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "markdown" and re.search(rf"^## {re.escape(until)}", cell.source, re.M):
+            return cells
+        if cell.cell_type == "code":
+            cells.append(TransformerManager().transform_cell(cell.source))
+    raise ValueError(f"{notebook.name} has no heading {until!r}")
