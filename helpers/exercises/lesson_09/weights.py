@@ -97,8 +97,8 @@ PAGE_OUT = Exercise(
     minutes=6,
     prompt="""
 `resident` bytes of optimizer states lie on the GPU, a whole number of pages. A long sequence comes, and leaves only
-`room` bytes for them; if it is negative, not even all of them gone would be enough. Memory moves in whole pages of
-`page` bytes. How many bytes leave? As few as possible, and never more than there are.
+`room` bytes for them; if it is negative, all of them leave, and the sequence still does not fit. Memory moves in whole
+pages of `page` bytes. How many bytes leave? As few as possible, and never more than there are.
 """,
     solution=page_out,
     cases=(
@@ -151,8 +151,8 @@ def double_dequant(codes: torch.Tensor, levels: torch.Tensor,
                    scale_codes: torch.Tensor, scale_levels: torch.Tensor,
                    c1: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """W (blocks, block_size) from its codes and those of its scales."""
-    c2 = scale_levels[scale_codes.long()] * c1 + offset
-    return levels[codes.long()] * c2[:, None]
+    scales = scale_levels[scale_codes.long()] * c1 + offset
+    return levels[codes.long()] * scales[:, None]
 
 
 CODES = torch.tensor([[0, 15], [9, 4]], dtype=torch.uint8)
@@ -161,8 +161,8 @@ C1, OFFSET = torch.tensor(0.5), torch.tensor(1.0)
 SQUARE = (CODES, NF4, SCALE_CODES, SCALE_LEVELS, C1, OFFSET)
 
 
-def _scaled(c2: torch.Tensor) -> torch.Tensor:
-    return NF4[CODES.long()] * c2[:, None]
+def _scaled(scales: torch.Tensor) -> torch.Tensor:
+    return NF4[CODES.long()] * scales[:, None]
 
 
 LOOKED_UP = SCALE_LEVELS[SCALE_CODES.long()]
@@ -174,11 +174,11 @@ DOUBLE_DEQUANT = Exercise(
     minutes=10,
     imports="import torch",
     prompt="""
-The paper's equation 6 unpacks in two steps: the scales' codes and *their* scale c1 give the scales c2; the weights'
-codes and c2 give W. bitsandbytes has one number more, the `offset`: the mean, which was subtracted before the scales
-were coded and must come back. Write both steps. `codes` (blocks, block_size) and `scale_codes` (blocks,) are uint8
-indices into `levels` and `scale_levels`; `c1` and `offset` are scalars here. (A uint8 tensor indexes as a mask: use
-`.long()`.)
+The paper's equation 6 unpacks in two steps: the scales' codes c2 and *their* scale c1 give the scales; the weights'
+codes and the scales give W. bitsandbytes has one number more, the `offset`: the mean, which was subtracted before the
+scales were coded and must come back. Write both steps. `codes` (blocks, block_size) and `scale_codes` (blocks,) are
+uint8 indices into `levels` and `scale_levels`; `c1` and `offset` are scalars here. (A uint8 tensor indexes as a mask:
+use `.long()`.)
 """,
     solution=double_dequant,
     cases=(
@@ -195,16 +195,16 @@ indices into `levels` and `scale_levels`; `c1` and `offset` are scalars here. (A
     ),
     hints=(
         "Two look-ups, and after each a product. Which numbers belong to the scales, which to the weights?",
-        "c2 = scale_levels[scale_codes.long()] * c1 + offset, one number per block.",
-        "Then `levels[codes.long()] * c2[:, None]`: every block has its own scale, so c2 stands in a column.",
+        "scales = scale_levels[scale_codes.long()] * c1 + offset, one number per block.",
+        "Then `levels[codes.long()] * scales[:, None]`: every block has its own scale, so they stand in a column.",
     ),
     diagnoses={
-        "general": "c2 = look-up of the scales · c1 + offset; W = look-up of the codes · c2, block by block.",
+        "general": "scales = look-up of c2 · c1 + offset; W = look-up of the codes · scales, block by block.",
         "no_offset": "The offset is missing, as in the paper's formula: the mean was subtracted and must come back.",
         "offset_scaled": "The offset was subtracted before c1 was taken: it comes back after c1, outside the bracket.",
         "no_c1": "c1 is missing: the scales' codes are levels in [-1, 1], and c1 gives them their size.",
         "not_looked_up": "The scales' codes are used as numbers. They are indices into `scale_levels`.",
-        "columns": "Scales run along columns here. Each *row* is a block: `c2[:, None]`.",
+        "columns": "Scales run along columns here. Each *row* is a block: `scales[:, None]`.",
         "divided": "Divided by the scale: that is quantizing. Dequantizing multiplies.",
         "offset_on_weights": "The offset belongs to the scales, not to the weights.",
         "mask": "An index of dtype uint8 is read as a mask: index by `codes.long()`, and scales likewise.",
