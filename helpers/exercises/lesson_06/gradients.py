@@ -66,7 +66,7 @@ gradient other than zero in the first step? Return `"A"`, `"B"`, `"AB"` or `""`.
         (lambda A, B: "AB" if A.any() and B.any() else "B" if A.any() or B.any() else "", "always_b"),
         (lambda A, B: "BA", "general"),
     ),
-    moral="Random and zero: one moves at once, and from the second step on both do. Zero and zero: a dead saddle.",
+    moral="Random and zero: one moves at once, and from the second step on both do. Zero and zero: no gradient, ever.",
 )
 
 
