@@ -33,13 +33,13 @@ def test_notebook_is_canonical(path):
 # Each rule can say no. `good()` breaks none; each case breaks it in one way.
 
 def good():
-    first = "# A title\n\nA promise.\n\n" + " ".join(rules.badges(PATH.name)) + "\n\n" + " · ".join(rules.CARD)
+    first = "# A title\n\nA promise.\n\n" + " ".join(rules.COURSE.badges(PATH.name)) + "\n\n" + " · ".join(rules.CARD)
     parts = [f"## {part}" for part in rules.PARTS]
     last = "\n".join([parts[0], *["### ★★ Spot the bug · 8 min"] * 4, *parts[1:]])
     figure = new_output("display_data", {"image/png": "aGk=", "text/plain": "A line."},
                         metadata={"image/png": {"alt": "A line."}})
     cells = [
-        new_markdown_cell(first), new_code_cell(rules.SETUP),
+        new_markdown_cell(first), new_code_cell(rules.COURSE.setup),
         new_markdown_cell("Why? ![a map of the course](map.svg)"),
         new_code_cell("print(1)", outputs=[new_output("stream", name="stdout", text="1\n")]),
         new_code_cell("show(fig, alt='A line.')", outputs=[figure]),
@@ -69,7 +69,7 @@ def out(name="stdout", text="", **data):
     return new_output("stream", name=name, text=text)
 
 
-SETUP_CUT = rules.SETUP.replace("; helpers.start()", "")
+SETUP_CUT = rules.COURSE.setup.replace("; helpers.start()", "")
 PATH = Path("notebooks/01_good.ipynb")
 BAD = [
     ("setup_cell", lambda nb, code: set_source(code[0], SETUP_CUT)),

@@ -15,18 +15,11 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from notebook_tools import canonical, source
+from notebook_tools import canonical, release, source
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = release.ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REPOSITORY = PROJECT["urls"]["Repository"].rstrip("/")
-SLUG = REPOSITORY.removeprefix("https://github.com/")
-
-SETUP = f"""\
-import sys
-if "google.colab" in sys.modules:
-    %pip install -q "{PROJECT['name']} @ git+{REPOSITORY}@v{PROJECT['version']}"
-import helpers; helpers.start()"""
+COURSE = release.read(ROOT)
 
 FORBIDDEN_MARKS = {"nbval-skip", "nbval-raises-exception", "raises-exception", "pytest-validate-ignore-output"}
 CARD = ("You build", "You need", "Time", "Hardware")
@@ -42,21 +35,11 @@ HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 HTML_ALT = re.compile(r"""\balt\s*=\s*(["'])\s*\S.*?\1""", re.IGNORECASE | re.DOTALL)
 
 
-def badges(name: str) -> list[str]:
-    """The two badges that the notebook called `name` carries in its first cell, as Markdown."""
-    place = f"{SLUG}/blob/main/notebooks/{name}"
-    return [
-        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-        f"(https://colab.research.google.com/github/{place})",
-        f"[![View on GitHub](https://img.shields.io/badge/view-on%20GitHub-24292f)](https://github.com/{place})",
-    ]
-
-
 def setup_cell(notebook: NotebookNode, path: Path) -> Iterator[str]:
     """The first code cell is the setup cell, the same in every notebook."""
     cells = code_cells(notebook)
-    if not cells or cells[0].source != SETUP:
-        yield f"the first code cell must be the setup cell, letter by letter:\n{SETUP}"
+    if not cells or cells[0].source != COURSE.setup:
+        yield f"the first code cell must be the setup cell, letter by letter:\n{COURSE.setup}"
 
 
 def first_cell(notebook: NotebookNode, path: Path) -> Iterator[str]:
@@ -65,7 +48,7 @@ def first_cell(notebook: NotebookNode, path: Path) -> Iterator[str]:
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         yield "the first cell must be Markdown and begin with the title (# ...)"
         return
-    for badge in badges(path.name):
+    for badge in COURSE.badges(path.name):
         if badge not in first.source:
             yield f"the first cell lacks this badge: {badge}"
 
