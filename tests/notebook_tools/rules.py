@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from notebook_tools import canonical, release, source
+from notebook_tools import canonical, leftovers, release, source
 
 ROOT = release.ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -181,9 +181,32 @@ def in_helpers(notebook: NotebookNode, path: Path) -> Iterator[str]:
                 yield f"cell {cell.id}: {name} differs from helpers/{places[0]}: make them the same code"
 
 
+def no_marks(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """No mark waits to be filled in, in no source and no output."""
+    for cell in notebook.cells:
+        outputs = [_text(output) + json.dumps(output.get("metadata")) for output in cell.get("outputs", [])]
+        for mark in leftovers.marks("\n".join([cell.source, *outputs])):
+            yield f"cell {cell.id} holds the mark {mark}: put there what belongs there"
+
+
+def nothing_twice(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """No statement stands twice in a block, no line again and again in an output, no lesson twice in a table."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for row in leftovers.repeated_rows(cell.source, leftovers.titles()):
+                yield f"cell {cell.id} has a table with {row!r} twice: take one out"
+            continue
+        for statement in leftovers.repeated_statements(source.parse(cell.source)):
+            yield f"cell {cell.id} has {statement!r} twice in one block: take one out, or loop"
+        for output in cell.outputs:
+            shown = output.get("text") or output.get("data", {}).get("text/plain", "")
+            for line in leftovers.repeated_lines(shown):
+                yield f"cell {cell.id} shows {line!r} again and again: once is enough, or say what differs"
+
+
 RULES = (
     setup_cell, first_cell, anatomy, cell_length, executed, nbval_marks, clean_text, images, metadata,
-    safe_code, in_helpers)
+    safe_code, in_helpers, no_marks, nothing_twice)
 
 
 def problems(notebook: NotebookNode, path: Path) -> list[str]:
@@ -203,11 +226,16 @@ def helper_definitions() -> dict[str, dict[str, str]]:
             for path in sorted(folder.rglob("*.py"))}
 
 
+def _text(output: NotebookNode) -> str:
+    """All of an output that is text: the stream, and its data but for images."""
+    data = {mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")}
+    return output.get("text", "") + "\n".join(v if isinstance(v, str) else json.dumps(v) for v in data.values())
+
+
 def _output_problems(output: NotebookNode) -> Iterator[str]:
     if output.output_type == "stream" and output.name == "stderr":
         yield f"something was written to stderr, {output.text[:80]!r}: find its cause and mend it"
-    data = {mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")}
-    text = output.get("text", "") + "\n".join(v if isinstance(v, str) else json.dumps(v) for v in data.values())
+    text = _text(output)
     if found := re.search(r"\b\w*Warning: .*", text):
         yield f"a warning is shown, {found[0][:80]!r}: mend its cause"
     if found := FOREIGN_PATH.search(text):
