@@ -82,8 +82,9 @@ def test_a_release_names_itself_everywhere(tree, capsys):
     assert changed == {"README.md", "CITATION.cff", "LICENSE-TEXT", "pyproject.toml",
                        *(f"notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))}
     assert release.main(NEXT, tree) == 0 and contents(tree) == done  # once more changes nothing
-    assert release.main(["9.9", COURSE.address], tree) == 0  # the next release starts from this one
-    assert named(tree)[0] == {(COURSE.slug, "v9.9")}
+    assert release.main(["9.10", COURSE.address], tree) == 0  # the next release starts from this one
+    tag = (COURSE.slug, "v9.10")
+    assert named(tree) == ({tag}, {tag}, tag)
 
 
 def test_a_released_notebook_differs_in_its_badges_and_its_setup_cell_alone(tree):

@@ -101,7 +101,7 @@ def changes(root: Path, release: Release) -> dict[Path, str]:
         "pyproject.toml": [(r'^version = ".*"$', f'version = "{release.version}"'),
                            (r'^Repository = ".*"$', f'Repository = "{release.address}"'),
                            (r"^released = \w+", f"released = {str(release.released).lower()}")],
-        "CITATION.cff": [(r"^version: .*$", f"version: {release.version}"),
+        "CITATION.cff": [(r"^version: .*$", f'version: "{release.version}"'),  # without quotes YAML reads 1.10 as 1.1
                          (r"^repository-code: .*$", f"repository-code: {release.address}")],
         "LICENSE-TEXT": [(r"https://github\.com/\S+, CC BY", f"{release.address}, CC BY")],
         "README.md": [(BADGE, rf"\g<1>{release.slug}/blob/{release.ref}/"),
