@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench notebooks pocket sweeps figures pins lock clean
+.PHONY: help lab test bench notebooks pocket sweeps figures pins lock release clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -56,6 +56,9 @@ lock: $(STAMP)  ## solve requirements.txt again from pyproject.toml (UPGRADE=--u
 	@echo '# Exact versions, one for every Python and system: what the committed outputs were made with.' > requirements.txt
 	@echo '# Made by `make lock` from pyproject.toml; do not edit.' >> requirements.txt
 	sed -E '/^(nvidia-|cuda-|triton)/d' $(VENV)/lock.txt >> requirements.txt
+
+release: $(STAMP)  ## name a release everywhere (VERSION=0.2.0 ADDRESS=https://github.com/owner/name)
+	@PYTHONPATH=tests $(BIN)/python -m notebook_tools.release "$(VERSION)" "$(ADDRESS)"
 
 clean:  ## remove the environment and everything made by running
 	rm -rf $(VENV) build dist runs *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from notebook_tools import canonical, rules, run
+from notebook_tools import canonical, leftovers, rules, run
 
 ROOT = rules.ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -33,13 +33,13 @@ def test_notebook_is_canonical(path):
 # Each rule can say no. `good()` breaks none; each case breaks it in one way.
 
 def good():
-    first = "# A title\n\nA promise.\n\n" + " ".join(rules.badges(PATH.name)) + "\n\n" + " · ".join(rules.CARD)
+    first = "# A title\n\nA promise.\n\n" + " ".join(rules.COURSE.badges(PATH.name)) + "\n\n" + " · ".join(rules.CARD)
     parts = [f"## {part}" for part in rules.PARTS]
     last = "\n".join([parts[0], *["### ★★ Spot the bug · 8 min"] * 4, *parts[1:]])
     figure = new_output("display_data", {"image/png": "aGk=", "text/plain": "A line."},
                         metadata={"image/png": {"alt": "A line."}})
     cells = [
-        new_markdown_cell(first), new_code_cell(rules.SETUP),
+        new_markdown_cell(first), new_code_cell(rules.COURSE.setup),
         new_markdown_cell("Why? ![a map of the course](map.svg)"),
         new_code_cell("print(1)", outputs=[new_output("stream", name="stdout", text="1\n")]),
         new_code_cell("show(fig, alt='A line.')", outputs=[figure]),
@@ -69,7 +69,7 @@ def out(name="stdout", text="", **data):
     return new_output("stream", name=name, text=text)
 
 
-SETUP_CUT = rules.SETUP.replace("; helpers.start()", "")
+SETUP_CUT = rules.COURSE.setup.replace("; helpers.start()", "")
 PATH = Path("notebooks/01_good.ipynb")
 BAD = [
     ("setup_cell", lambda nb, code: set_source(code[0], SETUP_CUT)),
@@ -130,6 +130,29 @@ BAD = [
 ]
 
 
+LOOP = "for x in [1, 2]:\n    print(x)\n"
+LESSON = "| 07 | [How low is low rank?](07_how_low_is_low_rank.ipynb) | ready |\n"
+TABLE = "| | Lesson | |\n|---|---|---|\n" + LESSON
+BAD += [
+    ("no_marks", lambda nb, code: set_source(nb.cells[2], "It is @BEST@ here.")),
+    ("no_marks", lambda nb, code: set_source(nb.cells[2], "| belief | @QV@ |")),
+    ("no_marks", lambda nb, code: set_source(code[1], "x = 1  # TODO")),
+    ("no_marks", lambda nb, code: code[1].outputs.append(out(text="FIXME: 3 rows\n"))),
+    ("no_marks", lambda nb, code: code[1].outputs.append(out(text_html="<b>@name@</b>"))),
+    ("no_marks", lambda nb, code: code[2].outputs[0].metadata["image/png"].update(alt="XXX")),
+    ("nothing_twice", lambda nb, code: set_source(code[1], "total = sum(all_values)\n" * 2)),
+    ("nothing_twice", lambda nb, code: set_source(code[1], "if x:" + "\n    print(total, of_what)" * 2)),
+    ("nothing_twice", lambda nb, code: set_source(code[1], LOOP + LOOP.replace("1, 2", "1, 2, 3"))),
+    ("nothing_twice", lambda nb, code: code[1].outputs.append(out(text="01  50 minutes, pocket\n2\n" * 3))),
+    ("nothing_twice", lambda nb, code: code[1].outputs.append(out(text="every line is exact: True\n" * 2))),
+    ("nothing_twice", lambda nb, code: code[1].outputs.append(out(text_plain="01  50 minutes, pocket\n2\n" * 3))),
+    ("nothing_twice", lambda nb, code: set_source(nb.cells[2], TABLE + LESSON)),
+    ("nothing_twice", lambda nb, code: set_source(nb.cells[2], TABLE + "| 08 | **How low is low rank?** | to come |")),
+    ("nothing_twice", lambda nb, code: set_source(nb.cells[2], TABLE + "| **07** | Another | to come |")),
+    ("nothing_twice", lambda nb, code: set_source(nb.cells[2], TABLE + "| 8 | [x](07_how_low_is_low_rank.ipynb) | |")),
+]
+
+
 def tag_in_helpers(cell, text):
     set_source(cell, text)
     cell.metadata["tags"] = ["in-helpers"]
@@ -137,6 +160,41 @@ def tag_in_helpers(cell, text):
 
 def test_good_notebook_keeps_every_rule():
     assert rules.problems(good(), PATH) == []
+
+
+@pytest.mark.parametrize("text", [
+    "@torch.no_grad()\ndef f(x): ...\n@cache\ndef g(): ...", "write to eve@example.org or @eve@example.org",
+    "y = x @ W @ A @ B", "git clone git@github.com:o/r", "`# to do` is two words",
+    '<img src="data:image/png;base64,/XXX+/">'])
+def test_what_is_no_mark(text):
+    assert leftovers.marks(text) == []
+
+
+@pytest.mark.parametrize("code", [
+    "x.step()\ny = 1\nx.step()", "torch.manual_seed(0)\na = f()\ntorch.manual_seed(0)\nb = f()",
+    "for a in x:\n    print(a)\nfor b in x:\n    print(b)", "if a:\n    total = sum(v)\nelse:\n    total = sum(v)"])
+def test_what_may_stand_twice_in_code(code):
+    assert leftovers.repeated_statements(ast.parse(code)) == []
+
+
+@pytest.mark.parametrize("text", [
+    "sentences  ['He lives there.']\nwords  ['there']\nsentences  ['He lives there.']\n",  # there and back again
+    "yes: True\n" * 3, "0.125 0.250 0.500 1.000 2.000\n" * 3, "-" * 30 + "\nabc\n" + "-" * 30])
+def test_what_may_stand_twice_in_an_output(text):
+    assert leftovers.repeated_lines(text) == []
+
+
+@pytest.mark.parametrize("text", [
+    TABLE + "\n" + TABLE, TABLE + LESSON.replace("7", "8").replace("low", "high"),
+    "| format | bits |\n|---|---|\n| NF4 | 4 |\n| FP4 | 4 |\n| NF4 | 4.13 |\n"])
+def test_what_may_stand_twice_in_tables(text):
+    assert leftovers.repeated_rows(text, ("NF4", "How low is low rank?")) == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
+def test_other_texts_have_no_marks_and_no_lesson_twice(path):
+    text = path.read_text(encoding="utf-8")
+    assert leftovers.marks(text) == [] and leftovers.repeated_rows(text, leftovers.titles()) == []
 
 
 @pytest.mark.parametrize("rule, change", BAD, ids=[f"{n:02}-{rule}" for n, (rule, _) in enumerate(BAD)])

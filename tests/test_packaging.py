@@ -76,12 +76,6 @@ def test_make_help_lists_every_target():
     assert all(line.startswith("make ") and len(line.split()) > 2 and len(line) < 120 for line in listed)
 
 
-def test_citation_has_the_version():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == PROJECT["version"]
-    assert citation["repository-code"] == rules.REPOSITORY
-
-
 def lessons(readme):
     """The notebooks that the table of lessons links to, in its order."""
     return re.findall(r"^\|[^|]*\[[^\]]+\]\(notebooks/([^)]+\.ipynb)\)", readme, re.MULTILINE)
@@ -98,7 +92,7 @@ def test_readme_row_has_title_time_and_colab_badge(name):
     first = nbformat.read(ROOT / "notebooks" / name, as_version=4).cells[0].source
     assert re.search(r"\[([^\]]+)\]\(notebooks/", row)[1] in first.splitlines()[0]
     assert re.search(r"\| (\d+) min", row)[1] == re.search(r"(\d+) min", first)[1]  # as on the lesson's card
-    assert rules.badges(name)[0] in row
+    assert rules.COURSE.badges(name)[0] in row
 
 
 def test_readme_names_the_commands_and_shows_the_picture():

@@ -15,18 +15,11 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from notebook_tools import canonical, source
+from notebook_tools import canonical, leftovers, release, source
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = release.ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REPOSITORY = PROJECT["urls"]["Repository"].rstrip("/")
-SLUG = REPOSITORY.removeprefix("https://github.com/")
-
-SETUP = f"""\
-import sys
-if "google.colab" in sys.modules:
-    %pip install -q "{PROJECT['name']} @ git+{REPOSITORY}@v{PROJECT['version']}"
-import helpers; helpers.start()"""
+COURSE = release.read(ROOT)
 
 FORBIDDEN_MARKS = {"nbval-skip", "nbval-raises-exception", "raises-exception", "pytest-validate-ignore-output"}
 CARD = ("You build", "You need", "Time", "Hardware")
@@ -42,21 +35,11 @@ HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 HTML_ALT = re.compile(r"""\balt\s*=\s*(["'])\s*\S.*?\1""", re.IGNORECASE | re.DOTALL)
 
 
-def badges(name: str) -> list[str]:
-    """The two badges that the notebook called `name` carries in its first cell, as Markdown."""
-    place = f"{SLUG}/blob/main/notebooks/{name}"
-    return [
-        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-        f"(https://colab.research.google.com/github/{place})",
-        f"[![View on GitHub](https://img.shields.io/badge/view-on%20GitHub-24292f)](https://github.com/{place})",
-    ]
-
-
 def setup_cell(notebook: NotebookNode, path: Path) -> Iterator[str]:
     """The first code cell is the setup cell, the same in every notebook."""
     cells = code_cells(notebook)
-    if not cells or cells[0].source != SETUP:
-        yield f"the first code cell must be the setup cell, letter by letter:\n{SETUP}"
+    if not cells or cells[0].source != COURSE.setup:
+        yield f"the first code cell must be the setup cell, letter by letter:\n{COURSE.setup}"
 
 
 def first_cell(notebook: NotebookNode, path: Path) -> Iterator[str]:
@@ -65,7 +48,7 @@ def first_cell(notebook: NotebookNode, path: Path) -> Iterator[str]:
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         yield "the first cell must be Markdown and begin with the title (# ...)"
         return
-    for badge in badges(path.name):
+    for badge in COURSE.badges(path.name):
         if badge not in first.source:
             yield f"the first cell lacks this badge: {badge}"
 
@@ -198,9 +181,32 @@ def in_helpers(notebook: NotebookNode, path: Path) -> Iterator[str]:
                 yield f"cell {cell.id}: {name} differs from helpers/{places[0]}: make them the same code"
 
 
+def no_marks(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """No mark waits to be filled in, in no source and no output."""
+    for cell in notebook.cells:
+        outputs = [_text(output) + json.dumps(output.get("metadata")) for output in cell.get("outputs", [])]
+        for mark in leftovers.marks("\n".join([cell.source, *outputs])):
+            yield f"cell {cell.id} holds the mark {mark}: put there what belongs there"
+
+
+def nothing_twice(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """No statement stands twice in a block, no line again and again in an output, no lesson twice in a table."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for row in leftovers.repeated_rows(cell.source, leftovers.titles()):
+                yield f"cell {cell.id} has a table with {row!r} twice: take one out"
+            continue
+        for statement in leftovers.repeated_statements(source.parse(cell.source)):
+            yield f"cell {cell.id} has {statement!r} twice in one block: take one out, or loop"
+        for output in cell.outputs:
+            shown = output.get("text") or output.get("data", {}).get("text/plain", "")
+            for line in leftovers.repeated_lines(shown):
+                yield f"cell {cell.id} shows {line!r} again and again: once is enough, or say what differs"
+
+
 RULES = (
     setup_cell, first_cell, anatomy, cell_length, executed, nbval_marks, clean_text, images, metadata,
-    safe_code, in_helpers)
+    safe_code, in_helpers, no_marks, nothing_twice)
 
 
 def problems(notebook: NotebookNode, path: Path) -> list[str]:
@@ -220,11 +226,16 @@ def helper_definitions() -> dict[str, dict[str, str]]:
             for path in sorted(folder.rglob("*.py"))}
 
 
+def _text(output: NotebookNode) -> str:
+    """All of an output that is text: the stream, and its data but for images."""
+    data = {mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")}
+    return output.get("text", "") + "\n".join(v if isinstance(v, str) else json.dumps(v) for v in data.values())
+
+
 def _output_problems(output: NotebookNode) -> Iterator[str]:
     if output.output_type == "stream" and output.name == "stderr":
         yield f"something was written to stderr, {output.text[:80]!r}: find its cause and mend it"
-    data = {mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")}
-    text = output.get("text", "") + "\n".join(v if isinstance(v, str) else json.dumps(v) for v in data.values())
+    text = _text(output)
     if found := re.search(r"\b\w*Warning: .*", text):
         yield f"a warning is shown, {found[0][:80]!r}: mend its cause"
     if found := FOREIGN_PATH.search(text):
