@@ -179,7 +179,7 @@ def levers() -> Figure:
         x = left + gigabytes * 1e9 * scale
         ax.plot([x, x], [36, 272], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)))
         say(ax, x, 24, card, 10.5, GREY)
-    notes = {"Shrink: NF4": "cannot be trained by itself: codes have no gradient",
+    notes = {"Shrink: NF4": "cannot be trained by itself",
              "Train fewer: LoRA": "0.5 GB of it for 40 million trained weights", "Both: QLoRA": "room for activations"}
     for row, (name, parts) in enumerate(training_bytes().items()):
         y, x = 228 - 58 * row, left

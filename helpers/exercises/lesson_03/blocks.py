@@ -18,8 +18,8 @@ SCALE_INDEX = Exercise(
     stars=2,
     minutes=6,
     prompt="""
-The lesson's wrong kernel looks up the scale of a weight like this; the loop that replaces it elsewhere counts along the
-whole tensor, so that any shape works ([bitsandbytes#2072](https://github.com/bitsandbytes-foundation/bitsandbytes/pull/2072)):
+bitsandbytes' loop for AVX-512, the wrong one of this lesson, looks up the scale of a weight as below. A later change to
+bitsandbytes counts along the whole tensor instead, so that any shape works ([bitsandbytes#2072](https://github.com/bitsandbytes-foundation/bitsandbytes/pull/2072)):
 
 ```python
 def scale_index(row, column, columns, block_size):
