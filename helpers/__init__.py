@@ -15,7 +15,7 @@ def start() -> None:
     import datasets
     from transformers.utils import logging as transformers_logging
 
-    from helpers.figures import use_style
+    from helpers.plots import use_style
 
     use_style()
     datasets.disable_progress_bars()
