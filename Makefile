@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench notebooks pocket sweeps figures pins lock release clean
+.PHONY: help lab test bench notebooks pocket experiments figures pins lock release clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -26,6 +26,7 @@ lab: $(STAMP)  ## open lesson 00 in JupyterLab (installs everything first; PORT=
 
 test: $(STAMP)  ## ruff, unit tests, every notebook under strict nbval, the notebooks' rules, the browser
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
 bench: $(STAMP)  ## time and memory of quantization and training beside the libraries' (on an idle machine)
@@ -36,10 +37,10 @@ notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="note
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.run $(NB)
 
 pocket: $(STAMP)  ## train the pocket Llama again from its seed (minutes on 2 cores)
-	$(BIN)/python -m helpers.pocket.train
+	$(BIN)/python -m helpers.pocket.make
 
-sweeps: $(STAMP)  ## run the long experiments of lessons 07 to 09 again, as far as their records lack points
-	$(BIN)/python -m helpers.sweeps
+experiments: $(STAMP)  ## run the long experiments of lessons 07 to 09 again, as far as their records lack points
+	$(BIN)/python -m helpers.experiments
 
 figures: $(STAMP)  ## draw the SVGs of figures/ again
 	$(BIN)/python -m helpers.drawings

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import sys
 import warnings
+from pathlib import Path
 
 
 def start() -> None:
@@ -14,11 +15,15 @@ def start() -> None:
     Silenced are progress bars of local work (those of downloads stay), bitsandbytes' note that it found no compiled
     kernel for this CPU, and the libraries' warnings to each other about names that they are about to change.
     An installed torchao that PEFT refuses is hidden.
+    Prints a line if another `helpers` would be imported in place of this one.
     """
+    if other := rival():
+        print(f"Another `helpers` stands at {other}, before the course's own in {Path(__file__).parent}: rename it, or "
+              "start the notebook in another folder.")
     import datasets
     from transformers.utils import logging as transformers_logging
 
-    from helpers.figures import use_style
+    from helpers.plots import use_style
 
     use_style()
     datasets.disable_progress_bars()
@@ -46,3 +51,18 @@ def _hide_refused_torchao() -> None:
         is_torchao_available()
     except ImportError:
         sys.modules["torchao"] = None
+
+
+def rival() -> Path | None:
+    """Another module `helpers` that a fresh import from here would find first, or None.
+
+    The clone that the notebook stands in counts too: its cells belong to its own helpers, not to an installed copy.
+    """
+    own = Path(__file__).resolve()
+    here = Path.cwd()
+    clones = [folder for folder in (here, *here.parents) if (folder / "helpers" / "exercises").is_dir()]
+    for folder in [*clones[:1], *(Path(entry or ".") for entry in sys.path)]:
+        for found in (folder / "helpers" / "__init__.py", folder / "helpers.py"):
+            if found.is_file():
+                return None if found.resolve() == own else found.resolve()
+    return None

@@ -17,7 +17,8 @@ LESSONS = [path for path in sorted((browser.ROOT / "notebooks").glob("*.ipynb"))
 
 SMALL = new_notebook(cells=[new_code_cell(source) for source in (
     """import helpers; helpers.start()
-from helpers.explorers import LiveLoss, ask_the_village
+from helpers.explorers.live_loss import LiveLoss
+from helpers.explorers.village import ask_the_village
 from helpers.pocket import load_pocket
 from helpers.pocket.world import make_world""",
     """base, tokenizer = load_pocket()

@@ -14,7 +14,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 from helpers import pocket
-from helpers.explorers import WIDGET_VIEW, LiveLoss, answer, ask_the_village
+from helpers.explorers.frame import WIDGET_VIEW
+from helpers.explorers.live_loss import LiveLoss
+from helpers.explorers.village import answer, ask_the_village
 from helpers.pocket.world import ANSWERS, ATTRIBUTES, instruct, make_world
 
 WORLD = make_world()
@@ -208,7 +210,8 @@ def test_live_loss_listens_to_a_real_trainer(tmp_path, tokenizer):
 def test_strict_nbval_accepts_a_notebook_with_a_growing_curve(tmp_path):
     path = tmp_path / "live.ipynb"
     cells = [new_code_cell(source) for source in (
-        "import helpers; helpers.start()\nfrom helpers.explorers import LiveLoss\nfrom helpers.figures import show",
+        "import helpers; helpers.start()",
+        "from helpers.explorers.live_loss import LiveLoss\nfrom helpers.plots import show",
         "live = LiveLoss(every=0)\nlive",
         "import random\nfor step in range(1, 30):\n    live.add(step, random.uniform(1, 2))\nlive.draw()",
         'show(live.figure(), alt="The loss wanders between 1 and 2.")',

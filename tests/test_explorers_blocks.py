@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from helpers.codebooks import NF4, integer
-from helpers.explorers import WIDGET_VIEW
 from helpers.explorers.blocks import (
     CODEBOOKS,
     COUNTS,
@@ -19,6 +18,7 @@ from helpers.explorers.blocks import (
     wall_in,
     with_outliers,
 )
+from helpers.explorers.frame import WIDGET_VIEW
 from helpers.quantization import quantize
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers.explorers import WIDGET_VIEW
+from helpers.experiments import family
 from helpers.explorers.family import DEFAULTS, MERGEABLE, MODELS, POCKET, SIZES, choose_method, cost
+from helpers.explorers.frame import WIDGET_VIEW
 from helpers.lora import trainable_parameters
 from helpers.memory import LLAMAS, lora_weights
 from helpers.pocket import load_pocket
-from helpers.sweeps import family
 
 PREPARE = {"everything": family.everything, "head only": family.head, "bottleneck adapter": family.bottleneck,
            "prompt tuning": family.prompt, "prefix tuning": family.prefix, "LLaMA-Adapter": family.llama_adapter,

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from helpers.explorers import WIDGET_VIEW
+from helpers.explorers.frame import WIDGET_VIEW
 from helpers.explorers.ledger import COLOURS, MODELS, RESERVE, STORED, which_card
 from helpers.memory import CARDS, GIB, LLAMAS, forecast_training, smallest_card
 

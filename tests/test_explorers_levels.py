@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.codebooks import FP4_E2M1, NF4
-from helpers.explorers import WIDGET_VIEW
+from helpers.explorers.frame import WIDGET_VIEW
 from helpers.explorers.levels import drag_levels, gaussian_weights, starting_points
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from helpers.explorers import WIDGET_VIEW
+from helpers.explorers.frame import WIDGET_VIEW
 from helpers.explorers.lora import ATTENTION, LAYERS, MODELS, amount, place_adapters
 from helpers.lora import add_lora, trainable_parameters
 from helpers.pocket import load_pocket

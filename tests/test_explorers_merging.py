@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from helpers.explorers import WIDGET_VIEW
+from helpers.explorers.frame import WIDGET_VIEW
 from helpers.explorers.merging import requantize, watch_the_update
 from helpers.quantization import quantize
 

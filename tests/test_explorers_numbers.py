@@ -8,7 +8,7 @@ import browser
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from helpers.explorers import WIDGET_VIEW
+from helpers.explorers.frame import WIDGET_VIEW
 from helpers.explorers.numbers import flip_bits
 from helpers.floats import BF16, FORMATS, FP4_E2M1, FP8_E4M3, FP16, FP32
 

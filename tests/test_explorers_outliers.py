@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from helpers.explorers import WIDGET_VIEW
+from helpers.explorers.frame import WIDGET_VIEW
 from helpers.explorers.outliers import BITS, meet_the_outlier
 from helpers.quantization import absmax_quantize
 

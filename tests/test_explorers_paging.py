@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.explorers import WIDGET_VIEW, paging
+from helpers.explorers import paging
+from helpers.explorers.frame import WIDGET_VIEW
 from helpers.explorers.paging import Step, page_the_optimizer, simulate
 from helpers.memory import GIB, LLAMAS, forecast_training
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from helpers import ranks
-from helpers.explorers import WIDGET_VIEW
+from helpers import low_rank
+from helpers.explorers.frame import WIDGET_VIEW
 from helpers.explorers.ranks import cut_to_rank
 
 
@@ -66,27 +66,27 @@ def test_it_shows_text_where_no_widget_can_be_shown():
     assert set(bundle) == {"text/plain", WIDGET_VIEW} and "next cell" in bundle["text/plain"]
 
 
-# ---------------------------------------------------------------------------------------------- helpers.ranks
+# ---------------------------------------------------------------------------------------------- helpers.low_rank
 
 @pytest.mark.parametrize("r", [1, 5, 12])
 def test_best_pair_leaves_the_singular_values_left_out(r):
     update = wide().double()
-    B, A = ranks.best_pair(update, r)
+    B, A = low_rank.best_pair(update, r)
     assert B.shape == (12, r) and A.shape == (r, 30)
     left = torch.linalg.svdvals(update)[r:].square().sum().sqrt()
     assert torch.allclose((update - B @ A).norm(), left, atol=1e-10)
-    kept = ranks.energy_kept(update)[r - 1]
+    kept = low_rank.energy_kept(update)[r - 1]
     assert torch.isclose((B @ A).norm() ** 2 / update.norm() ** 2, kept)
 
 
 def test_similarity_is_one_inside_and_zero_outside_and_symmetric():
     Q = torch.linalg.qr(wide().T.double()).Q.T  # 12 orthonormal rows of 30
-    assert torch.allclose(ranks.similarity_map(Q[:4], Q)[3, 3:], torch.ones(9).double())
-    assert ranks.similarity_map(Q[:4], Q[4:]).abs().max() < 1e-20
-    other = ranks.directions(wide(1).double(), 6)
-    assert torch.allclose(ranks.similarity_map(Q, other), ranks.similarity_map(other, Q).T)
+    assert torch.allclose(low_rank.similarity_map(Q[:4], Q)[3, 3:], torch.ones(9).double())
+    assert low_rank.similarity_map(Q[:4], Q[4:]).abs().max() < 1e-20
+    other = low_rank.directions(wide(1).double(), 6)
+    assert torch.allclose(low_rank.similarity_map(Q, other), low_rank.similarity_map(other, Q).T)
     direct = torch.linalg.matrix_norm(Q[:5] @ other[:3].T) ** 2 / 3
-    assert torch.isclose(ranks.similarity_map(Q, other)[4, 2], direct)
+    assert torch.isclose(low_rank.similarity_map(Q, other)[4, 2], direct)
 
 
 def test_chance_is_the_mean_over_random_subspaces():
@@ -94,23 +94,23 @@ def test_chance_is_the_mean_over_random_subspaces():
     maps = []
     for _ in range(400):
         X, Y = (torch.linalg.qr(torch.randn(24, 8, generator=draw)).Q.T for _ in range(2))
-        maps.append(ranks.similarity_map(X[:3], Y))
-    assert torch.allclose(torch.stack(maps).mean(0), ranks.chance_map(3, 8, 24), atol=0.015)
+        maps.append(low_rank.similarity_map(X[:3], Y))
+    assert torch.allclose(torch.stack(maps).mean(0), low_rank.chance_map(3, 8, 24), atol=0.015)
 
 
 def test_planted_has_its_rank():
-    sigma = ranks.singular_values(ranks.planted(5))
+    sigma = low_rank.singular_values(low_rank.planted(5))
     assert torch.allclose(sigma[:5], torch.tensor([5.0, 4, 3, 2, 1]), atol=1e-4) and sigma[5:].max() < 1e-4
 
 
 @pytest.mark.parametrize("call, said", [
-    (lambda: ranks.best_pair(wide(), 13), "r=13 does not fit an update of \\(12, 30\\): take 1 to 12"),
-    (lambda: ranks.best_pair(wide(), 2.0), "r=2.0"), (lambda: ranks.directions(wide(), 0), "r=0"),
-    (lambda: ranks.singular_values(wide().half()), "torch.float16"),
-    (lambda: ranks.singular_values(torch.zeros(3)), "shape \\(3,\\)"),
-    (lambda: ranks.singular_values(torch.zeros(0, 3)), "shape \\(0, 3\\)"),
-    (lambda: ranks.energy_kept(torch.full((2, 2), math.nan)), "NaN or infinity"),
-    (lambda: ranks.planted(0), "rank=0"), (lambda: cut_to_rank({"bad": torch.zeros(3)}), "shape \\(3,\\)"),
+    (lambda: low_rank.best_pair(wide(), 13), "r=13 does not fit an update of \\(12, 30\\): take 1 to 12"),
+    (lambda: low_rank.best_pair(wide(), 2.0), "r=2.0"), (lambda: low_rank.directions(wide(), 0), "r=0"),
+    (lambda: low_rank.singular_values(wide().half()), "torch.float16"),
+    (lambda: low_rank.singular_values(torch.zeros(3)), "shape \\(3,\\)"),
+    (lambda: low_rank.singular_values(torch.zeros(0, 3)), "shape \\(0, 3\\)"),
+    (lambda: low_rank.energy_kept(torch.full((2, 2), math.nan)), "NaN or infinity"),
+    (lambda: low_rank.planted(0), "rank=0"), (lambda: cut_to_rank({"bad": torch.zeros(3)}), "shape \\(3,\\)"),
 ])
 def test_bad_input_is_named(call, said):
     with pytest.raises(ValueError, match=said):

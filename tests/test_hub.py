@@ -26,18 +26,10 @@ from standins import (
     write_llama2_checkpoint,
 )
 
-from helpers.tiers import (
-    DATASET_FILES,
-    MODEL_FILES,
-    TIERS,
-    HubError,
-    Machine,
-    PreflightError,
-    find_token,
-    hub_errors,
-    look_up,
-    preflight,
-)
+from helpers.finale.hub import DATASET_FILES, MODEL_FILES, HubError, find_token, hub_errors, look_up
+from helpers.finale.machine import Machine
+from helpers.finale.preflight import PreflightError, preflight
+from helpers.finale.tiers import TIERS
 
 ROOT = Path(__file__).parent.parent
 SEVEN = TIERS["llama-2-7b"]
@@ -172,7 +164,7 @@ def test_a_wrong_token(hub, monkeypatch):
 
 
 def test_unknown_revision_and_repository(hub):
-    with pytest.raises(HubError, match="no such revision.*\n.*helpers/tiers.py"), hub_errors():
+    with pytest.raises(HubError, match="no such revision.*\n.*helpers/finale/tiers.py"), hub_errors():
         snapshot_download(LLAMA, revision="f" * 40)
     with pytest.raises(HubError, match="knows no repository nobody/nothing"), hub_errors("nobody/nothing"):
         snapshot_download("nobody/nothing")
@@ -332,7 +324,7 @@ import os
 from datasets import load_dataset
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from helpers.tiers import *
+from helpers.finale.tiers import *
 tier = choose_tier(); report = preflight(tier, Machine(ram=8, disk=9)); report.raise_if_not_ok()
 with hub_errors():
     model_path = report.model.folder or snapshot_download(tier.model, revision=tier.revision,

@@ -24,7 +24,7 @@ from helpers.memory import (
     skeleton,
     smallest_card,
 )
-from helpers.tiers import POCKET_WEIGHTS
+from helpers.pocket import WEIGHTS as POCKET_WEIGHTS
 
 SMALL = LlamaConfig(hidden_size=128, intermediate_size=352, num_hidden_layers=2, num_attention_heads=4,
                     num_key_value_heads=2, vocab_size=100)  # 352 · 128 is no multiple of 64 · 256

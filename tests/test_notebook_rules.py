@@ -69,7 +69,7 @@ def out(name="stdout", text="", **data):
     return new_output("stream", name=name, text=text)
 
 
-SETUP_CUT = rules.COURSE.setup.replace("; helpers.start()", "")
+SETUP_CUT = rules.COURSE.setup.replace("; start()", "")
 PATH = Path("notebooks/01_good.ipynb")
 BAD = [
     ("setup_cell", lambda nb, code: set_source(code[0], SETUP_CUT)),

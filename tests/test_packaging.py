@@ -107,7 +107,7 @@ def test_readme_links_to_files_that_exist():
 
 
 def test_readme_hardware_is_what_the_tiers_say():
-    from helpers.tiers import TIERS
+    from helpers.finale.tiers import TIERS
 
     for name in ("small", "llama-2-7b"):
         (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}`")]

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.codebooks import integer
-from helpers.pocket import ADAPTER, WEIGHTS, evaluate, load_pocket, record, train, world
+from helpers.pocket import ADAPTER, WEIGHTS, evaluate, load_pocket, make, measure, world
 from helpers.quantization import quantize
 
-RECORD = json.loads((Path(record.__file__).parent / "record.json").read_text())
+RECORD = json.loads((Path(measure.__file__).parent / "record.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +127,8 @@ def test_the_tokenizer_gives_back_every_sentence(pocket):
 def test_recall_in_one_pass_is_greedy_decoding(pocket):
     model, tokenizer = pocket
     some = world.make_world().villagers[::40]
-    broken = record.with_weights(model, record.FORMATS["int2"])  # knows next to nothing: both ways must say so
-    middling = record.with_weights(model, record.through_integers(3, None))
+    broken = measure.with_weights(model, measure.FORMATS["int2"])  # knows next to nothing: both ways must say so
+    middling = measure.with_weights(model, measure.through_integers(3, None))
     for candidate in (model, broken, middling):
         rows = world.probes(some)
         texts = evaluate.complete(candidate, tokenizer, [row["prompt"] for row in rows], max_new_tokens=12)
@@ -203,7 +203,7 @@ def test_zeros_stay_zeros():
 
 @pytest.fixture(scope="module")
 def measured(pocket):
-    return record.measure(*pocket)
+    return measure.measure(*pocket)
 
 
 def test_the_record_is_what_the_shipped_weights_give(measured, tuned):
@@ -217,7 +217,7 @@ def test_the_record_is_what_the_shipped_weights_give(measured, tuned):
 
 
 def test_the_model_card_prints_the_record():
-    card = (Path(record.__file__).parent / "README.md").read_text()
+    card = (Path(measure.__file__).parent / "README.md").read_text()
     for name, scores in RECORD["formats"].items():
         assert f"| {name} | {scores['perplexity']:.4f} | {scores['recall']:.1%} |" in card
     assert f"with the adapter {RECORD['exact_match']['tuned']:.1%}" in card
@@ -231,9 +231,9 @@ def test_the_formats_stand_in_the_order_of_the_paper(measured):
 
 
 def test_two_other_seeds_give_the_same_order():
-    others = json.loads((Path(record.__file__).parent / "other_seeds.json").read_text())
+    others = json.loads((Path(measure.__file__).parent / "other_seeds.json").read_text())
     assert [found["made_with"]["seed"] for found in others.values()] == [1, 2] and RECORD["made_with"]["seed"] == 0
-    card = (Path(record.__file__).parent / "README.md").read_text()
+    card = (Path(measure.__file__).parent / "README.md").read_text()
     for found in (RECORD, *others.values()):
         assert found["ladder"].keys() == RECORD["ladder"].keys()
         assert all(rung["nats_per_token"] >= 3 * rung["standard_error"] for rung in found["ladder"].values())
@@ -249,7 +249,7 @@ def test_paired_differences_have_the_right_standard_error():
     for part in range(40):
         noise = torch.randn(100, generator=draw, dtype=torch.float64)
         piece = slice(100 * part, 100 * part + 100)
-        mean, error = record.paired_difference(a[piece], a[piece] + 0.5 * counts[piece] + noise, counts[piece])
+        mean, error = measure.paired_difference(a[piece], a[piece] + 0.5 * counts[piece] + noise, counts[piece])
         means.append((mean - 0.5) / error)
     assert 0.7 < torch.tensor(means).std() < 1.4
     assert abs(torch.tensor(means).mean()) < 0.6
@@ -260,13 +260,13 @@ def test_make_pocket_learns_prose_from_nothing():
     torch.manual_seed(0)
     people = world.make_world(population=4, newcomers=0)
     texts = world.documents(people.villagers, seed=1)
-    tokenizer = train.train_tokenizer(list(itertools.islice(texts, 200)), vocab_size=300)
-    rows = train.token_rows(texts, tokenizer, rows=8 * 120, length=48)
+    tokenizer = make.train_tokenizer(list(itertools.islice(texts, 200)), vocab_size=300)
+    rows = make.token_rows(texts, tokenizer, rows=8 * 120, length=48)
     assert rows.shape == (960, 48) and (rows == tokenizer.bos_token_id).any()
-    model = train.LlamaForCausalLM(train.pocket_config(tokenizer))
+    model = make.LlamaForCausalLM(make.pocket_config(tokenizer))
     lines = []
-    train.pretrain(model, rows, batch=8, report=lines.append, every=20)
+    make.pretrain(model, rows, batch=8, report=lines.append, every=20)
     losses = [float(line.split("loss")[1].split()[0]) for line in lines]
     assert losses[-1] < 0.5 * math.log(300) and losses == sorted(losses, reverse=True)
-    tuned = train.tune(model, tokenizer, world.questions(people.taught) * 8, steps=2)
+    tuned = make.tune(model, tokenizer, world.questions(people.taught) * 8, steps=2)
     assert sum(p.numel() for p in tuned.parameters() if p.requires_grad) > 0

@@ -124,7 +124,7 @@ def test_bad_input_changes_nothing_and_names_the_remedy(tree, capsys, version, a
 
 @pytest.mark.parametrize("name, cut", [
     ("CITATION.cff", "repository-code"), ("LICENSE-TEXT", ", CC BY"), ("README.md", f"version {COURSE.version}"),
-    ("notebooks/03_block_quantization.ipynb", "helpers.start()"),
+    ("notebooks/03_block_quantization.ipynb", "from helpers import start"),
     ("notebooks/03_block_quantization.ipynb", "img.shields.io"),
 ])
 def test_a_missing_place_is_an_error_and_changes_nothing(tree, capsys, name, cut):

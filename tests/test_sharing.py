@@ -14,8 +14,8 @@ from huggingface_hub.utils import close_session
 from safetensors.torch import save_file
 from standins_upload import UploadStandIn
 
-from helpers.hub import HubError, Token
-from helpers.sharing import pack, upload
+from helpers.finale.hub import HubError, Token
+from helpers.finale.sharing import pack, upload
 
 KEY = "hf_" + "secretsecret" * 3
 REPO = "somebody/pocket-villagers"

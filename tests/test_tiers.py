@@ -11,19 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standins import GUANACO, LLAMA, LLAMA_REVISION, write_json, write_llama2_checkpoint
 
-from helpers import preflight as module
+from helpers.finale import machine as module
+from helpers.finale.hub import Source
+from helpers.finale.machine import Machine, machine
+from helpers.finale.preflight import PreflightError, preflight
+from helpers.finale.tiers import TIERS, checkpoint_size, choose_tier, load_arguments
 from helpers.memory import lora_weights
-from helpers.tiers import (
-    TIERS,
-    Machine,
-    PreflightError,
-    Source,
-    checkpoint_size,
-    choose_tier,
-    load_arguments,
-    machine,
-    preflight,
-)
 
 GOOD = (("torch>=2.9", "2.13.0+cpu"), ("trl<2,>=1.16", "1.16.0"))
 T4 = Machine("Tesla T4", (7, 5), 14.6, 14.3, ram=11.5, disk=70, flops=1.5e13, packages=GOOD)

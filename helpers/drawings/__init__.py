@@ -1,43 +1,40 @@
 """The drawings of `figures/`, made by `make figures`.
 
-One function per file, named like it; each returns a matplotlib Figure. Numbers in them are computed there. Their
-alternative texts are `helpers.figures.ALT`.
+One function per file, named like it; each returns a matplotlib Figure. Numbers in them are computed there. `ALT` has
+their alternative texts by file name, as they stand above the functions.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib as mpl
+
 from helpers.drawings.absmax import absmax, outliers
 from helpers.drawings.blocks import blocks
-from helpers.drawings.canvas import DARK_ORANGE, PALE_BLUE, PALE_GREY, PALE_ORANGE
-from helpers.drawings.family import family, family_counts
+from helpers.drawings.canvas import ALT, DRAWINGS
+from helpers.drawings.family import family
 from helpers.drawings.gradients import gradients
 from helpers.drawings.lora import lora
 from helpers.drawings.merging import merging
 from helpers.drawings.nf4 import nf4_bins
-from helpers.drawings.overview import (
-    LINEARS,
-    LORA_R16,
-    OTHERS,
-    PARTS,
-    course,
-    formats,
-    levers,
-    qlora,
-    training_bytes,
-)
+from helpers.drawings.overview import course, formats, levers, qlora
 from helpers.drawings.scales import nested_scales
-from helpers.figures import ALT, FIGURES, save_svg
+from helpers.plots import STYLE
 
-__all__ = ["DARK_ORANGE", "LINEARS", "LORA_R16", "OTHERS", "PALE_BLUE", "PALE_GREY", "PALE_ORANGE", "PARTS", "absmax",
-           "blocks", "course", "draw_all", "family", "family_counts", "formats", "gradients", "levers", "lora",
-           "merging", "nested_scales", "nf4_bins", "outliers", "qlora", "training_bytes"]
+FIGURES = Path(__file__).resolve().parents[2] / "figures"
+
+__all__ = ["ALT", "absmax", "blocks", "course", "draw_all", "family", "formats", "gradients", "levers", "lora",
+           "merging", "nested_scales", "nf4_bins", "outliers", "qlora"]
 
 
 def draw_all(folder: Path = FIGURES) -> list[Path]:
-    """Draw every SVG of the course into `folder` and return their paths."""
+    """Draw every SVG of the course into `folder` and return their paths.
+
+    Byte for byte the same each time: text as outlines, no date, no version.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ALT:
-        save_svg(globals()[name.removesuffix(".svg")](), folder / name)
-    return [folder / name for name in ALT]
+    for name, draw in DRAWINGS.items():
+        with mpl.rc_context(STYLE):
+            draw().savefig(folder / name, format="svg", metadata={"Date": None, "Creator": None})
+    return [folder / name for name in DRAWINGS]

@@ -6,13 +6,18 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.drawings.canvas import DARK_ORANGE, MID_BLUE, PALE_BLUE, PALE_GREY, arrow, box, canvas, say
-from helpers.figures import BLUE, GREY, INK, LINE, PAPER, VERMILION
+from helpers.drawings.canvas import DARK_ORANGE, MID_BLUE, PALE_BLUE, PALE_GREY, alt, arrow, box, canvas, say
+from helpers.plots import BLUE, GREY, INK, LINE, PAPER, VERMILION
 from helpers.quantization import absmax_quantize
 
 WORKED = (1.2, -0.5, -4.3, 1.2, -3.1, 0.8, 2.4, 5.4)
 
 
+@alt(
+    "The worked vector on a line from -5.4 to 5.4, arrows down to its codes on the int8 line from -127 to 127: 5.4 "
+    "to 127, 2.4 to 56, both 1.2 to 28, 0.8 to 19, -0.5 to -12, -3.1 to -73, -4.3 to -101. All are divided by the "
+    "scale, 0.04252. Below, a close-up of the codes 26 to 30: 1.2 / scale is 28.22, in the stretch of 28, 0.22 of "
+    "a step from its middle; no value is ever more than half a step away.")
 def absmax() -> Figure:
     """The worked vector on the real line, its codes on the line of int8, and a close-up of one rounding."""
     fig, ax = canvas(420)
@@ -75,6 +80,10 @@ def _close_up(ax: Axes, exact: float) -> None:
     say(ax, nearest, 27, f"rounding moves it by {moved:.2f} of a step; never by more than 0.5", 10.5, VERMILION)
 
 
+@alt(
+    "Two histograms over the codes -127 to 127. Above, 4,096 Gaussian weights: a broad bell, 187 of 255 codes in "
+    "use, step 0.032 standard deviations. Below, the same with one outlier of 60 standard deviations: a narrow "
+    "spike around 0 and the outlier alone at 127, 19 of 255 codes in use, step 0.472; all between are empty.")
 def outliers() -> Figure:
     """4,096 Gaussian weights in int8, alone and with one outlier of 60 standard deviations among them."""
     fig, ax = canvas(392)

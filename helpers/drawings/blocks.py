@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from helpers.drawings.canvas import PALE_BLUE, box, canvas, say
-from helpers.figures import BLUE, GREY, INK, PAPER, VERMILION, YELLOW
+from helpers.drawings.canvas import PALE_BLUE, alt, box, canvas, say
+from helpers.plots import BLUE, GREY, INK, PAPER, VERMILION, YELLOW
 
 ROWS, COLUMNS, BLOCK = 8, 16, 4
 OUTLIER = (3, 9)  # row from the top, column
@@ -16,6 +16,10 @@ def walls() -> dict[str, int]:
     return {"per tensor": ROWS * COLUMNS, "per channel (row)": COLUMNS, f"per block of {BLOCK}": BLOCK}
 
 
+@alt(
+    "Three copies of a matrix of 8 by 16 weights with one outlier. With one scale for the tensor the other 127 "
+    "weights are hurt; with one scale per row, 8 in all, the 15 others in its row; with one scale per block of 4, "
+    "32 in all, only its 3 neighbours.")
 def blocks() -> Figure:
     """Three copies of a small matrix with one outlier; the weights under its scale are coloured."""
     fig, ax = canvas(268)

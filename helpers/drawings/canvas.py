@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from helpers.figures import INK, LINE, PAPER, STYLE, TRAINED
+from helpers.plots import INK, LINE, PAPER, STYLE, TRAINED
 
 PALE_BLUE, MID_BLUE, PALE_GREY = "#DCEBF5", "#8CBFE0", "#F2F4F6"
 PALE_ORANGE, DARK_ORANGE = "#FCEBC8", "#8A5A00"
+DRAWINGS: dict[str, Callable[[], Figure]] = {}  # by the name of the file
+ALT: dict[str, str] = {}  # what each shows, in words
+
+
+def alt(text: str) -> Callable[[Callable[[], Figure]], Callable[[], Figure]]:
+    """Mark a function as the drawing `<its name>.svg`, with the text that stands for it where it cannot be seen."""
+    def mark(draw: Callable[[], Figure]) -> Callable[[], Figure]:
+        DRAWINGS[f"{draw.__name__}.svg"], ALT[f"{draw.__name__}.svg"] = draw, text
+        return draw
+    return mark
 
 
 def canvas(height: float) -> tuple[Figure, Axes]:

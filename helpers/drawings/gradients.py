@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.drawings.canvas import DARK_ORANGE, PALE_BLUE, PALE_GREY, PALE_ORANGE, arrow, box, canvas, say
-from helpers.figures import FROZEN, GREY, INK, LINE, ORANGE, PAPER, TRAINED
+from helpers.drawings.canvas import DARK_ORANGE, PALE_BLUE, PALE_GREY, PALE_ORANGE, alt, arrow, box, canvas, say
+from helpers.plots import FROZEN, GREY, INK, LINE, ORANGE, PAPER, TRAINED
 
 
 def chip(ax: Axes, x: float, y: float, text: str, note: str, trained: bool = False, width: float = 150) -> None:
@@ -24,6 +24,12 @@ def band(ax: Axes, y: float, height: float, name: str, note: str, lower: float =
     say(ax, 28, y + height / 2 - 11 - lower, note, 10, GREY, ha="left")
 
 
+@alt(
+    "Gradient flow through a frozen 4-bit layer, in three bands. Forward: x is multiplied by W, dequantized for "
+    "this product, and by A and B; the sum is y. Kept for later: the 4-bit codes, which the model holds anyway, x "
+    "and the r values Ax; the dequantized W is thrown away. Backward: the gradient g of y meets W, dequantized a "
+    "second time, and B and A, and both parts add up to the gradient of x; B and A get gradients of their own, "
+    "from Ax and from x. W gets none.")
 def gradients() -> Figure:
     """Forward, kept, backward: where W is dequantized, what waits in between, which gradients there are."""
     fig, ax = canvas(480)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.drawings.canvas import MID_BLUE, PALE_GREY, arrow, box, canvas, matrix_pair, say
+from helpers.drawings.canvas import MID_BLUE, PALE_GREY, alt, arrow, box, canvas, matrix_pair, say
 from helpers.drawings.overview import LINEARS, LORA_R16, OTHERS
-from helpers.figures import FROZEN, GREY, INK, LINE, TRAINED
+from helpers.plots import FROZEN, GREY, INK, LINE, TRAINED
 
 GB = 1e9
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)  # with double quantization, lesson 05
@@ -15,6 +15,11 @@ SIZES = {"adapter": 4 * LORA_R16 / GB, "16 bit": 2 * (LINEARS + OTHERS) / GB,
          "4 bit": (LINEARS * NF4_BITS / 8 + 2 * OTHERS) / GB}  # of Llama-2-7B's files
 
 
+@alt(
+    "Four ways to keep a fine-tune, with the size of the file for Llama-2-7B. 1: the adapter kept beside the 4-bit "
+    "base; A and B alone are saved, 0.16 GB at r = 16 in fp32. 2: added to the original 16-bit weights, W plus the "
+    "update, 13.5 GB. 3: added to the dequantized weights, which it was trained on, 13.5 GB. 4: added to the "
+    "dequantized weights and quantized once more, 3.9 GB.")
 def merging() -> Figure:
     """Four rows: what the update is added to, what comes out, how large the file is."""
     fig, ax = canvas(452)

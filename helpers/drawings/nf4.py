@@ -6,12 +6,17 @@ import torch
 from matplotlib.figure import Figure
 
 from helpers.codebooks import NF4
-from helpers.drawings.canvas import PALE_BLUE, arrow, canvas, say
-from helpers.figures import BLUE, GREY, INK, ORANGE, SKY
+from helpers.drawings.canvas import PALE_BLUE, alt, arrow, canvas, say
+from helpers.plots import BLUE, GREY, INK, ORANGE, SKY
 
 OFFSET = 1 - (1 / 32 + 1 / 30) / 2  # the probability below the largest level
 
 
+@alt(
+    "The sixteen levels of NF4 on an axis from -1 to 1 under a bell curve: seven below zero, zero itself, eight "
+    "above. They lie close together in the middle (0.080 is the first above zero, -0.091 the first below) and far "
+    "apart at the ends (0.723, then 1). The bin of each level reaches to the midpoints between it and its "
+    "neighbours.")
 def nf4_bins() -> Figure:
     """NF4's sixteen levels on an axis from -1 to 1, the midpoints between them as edges of bins under a bell curve."""
     fig, ax = canvas(330)

@@ -11,6 +11,7 @@ from helpers.drawings.canvas import (
     PALE_BLUE,
     PALE_GREY,
     PALE_ORANGE,
+    alt,
     arrow,
     bits,
     box,
@@ -18,8 +19,8 @@ from helpers.drawings.canvas import (
     matrix_pair,
     say,
 )
-from helpers.figures import BLUE, FROZEN, GREY, INK, LINE, ORANGE, PAPER, PURPLE, TRAINED
 from helpers.floats import FORMATS
+from helpers.plots import BLUE, FROZEN, GREY, INK, LINE, ORANGE, PAPER, PURPLE, TRAINED
 
 PARTS = {
     "I · Numbers": ["01  Float formats", "02  Absmax quantization", "03  Block quantization", "04  NF4",
@@ -30,6 +31,10 @@ PARTS = {
 }
 
 
+@alt(
+    "The course in one picture. Lesson 00 starts with the destination. Part I, Numbers (lessons 01 to 05), shrinks "
+    "a weight from 32 bits to 4. Part II, Adapters (06 to 08), freezes a big matrix W and trains two thin ones, "
+    "B and A, beside it. Part III, QLoRA (09 to 13), does both at once and ends with a fine-tuned Llama-2-7B.")
 def course() -> Figure:
     """The README's picture: fewer bits per weight + fewer weights to train = QLoRA, with the lessons under each."""
     fig, ax = canvas(520)
@@ -84,6 +89,11 @@ def course() -> Figure:
     return fig
 
 
+@alt(
+    "A linear layer in QLoRA. The input x takes two ways. In the frozen one, W is stored in 4-bit NF4 with a scale "
+    "per block of 64, is dequantized to 16 bits for the product only, and gets no gradient. In the trained one, x "
+    "goes through A (r by k) and B (d by r), times alpha over r; A and B are stored in 16 or 32 bits and get "
+    "gradients. The sum is the output h. Gradients flow back to x through both ways.")
 def qlora() -> Figure:
     """A linear layer in QLoRA: what is stored in which type, and where gradients flow."""
     fig, ax = canvas(430)
@@ -166,6 +176,10 @@ def training_bytes() -> dict[str, dict[str, float]]:
     }
 
 
+@alt(
+    "Bars of memory for training Llama-2-7B, without activations. Full fine-tuning in 16 bits: 80.9 GB, of which "
+    "53.9 are optimizer. Shrink the weights (NF4, which cannot be trained by itself): 3.9 GB. Train fewer weights "
+    "(LoRA, r = 16): 14.0 GB. Both (QLoRA): 4.3 GB, which leaves room for activations on a GPU of 16 GB.")
 def levers() -> Figure:
     """The two levers on Llama-2-7B: bars of bytes for full fine-tuning, LoRA, NF4 and both."""
     fig, ax = canvas(350)
@@ -197,6 +211,10 @@ def levers() -> Figure:
     return fig
 
 
+@alt(
+    "Seven float formats as rows of bits: one of sign, then exponent, then mantissa. FP32 1+8+23, TF32 1+8+10, "
+    "FP16 1+5+10, BF16 1+8+7, E4M3 1+4+3, E5M2 1+5+2, E2M1 1+2+1. Beside each its largest value (65,504 for FP16, "
+    "3.39e38 for BF16, 448 for E4M3, 6 for E2M1), its smallest above zero, and the gap between 1 and the next.")
 def formats() -> Figure:
     """Seven formats bit by bit, with what their fields buy: the largest and smallest value, the gap at 1."""
     fig, ax = canvas(372)

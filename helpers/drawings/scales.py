@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from helpers.drawings.canvas import MID_BLUE, PALE_BLUE, PALE_GREY, arrow, bits, box, canvas, say
-from helpers.figures import BLUE, FROZEN, GREY, INK, LINE, ORANGE, PAPER
+from helpers.drawings.canvas import MID_BLUE, PALE_BLUE, PALE_GREY, alt, arrow, bits, box, canvas, say
+from helpers.plots import BLUE, FROZEN, GREY, INK, LINE, ORANGE, PAPER
 
 BLOCK, NESTED = 64, 256  # weights with one scale, scales with one scale of their own
 
 
+@alt(
+    "What is stored of a doubly quantized layer, from top to bottom, with its cost in bits per weight. Blocks of "
+    "64 weights as 4-bit codes: 4. Under each block one 8-bit code for its absmax: 8/64 = 0.125. Under every 256 "
+    "of these one fp32, the nested absmax: 32/16,384 = 0.002. And once a layer the mean of all absmax and two "
+    "codebooks: next to nothing. Together 4.127; with fp32 scales it would be 4.5.")
 def nested_scales() -> Figure:
     """What a doubly quantized layer stores, level by level, and what each level costs per weight."""
     fig, ax = canvas(392)

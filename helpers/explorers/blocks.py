@@ -1,6 +1,6 @@
 """The explorer of lesson 03: block size against outliers, and where four bits in blocks overtake eight without.
 
-All arithmetic is that of `helpers.quantization`; see `helpers.explorers` for what an explorer is.
+All arithmetic is that of `helpers.quantization`; see `helpers.explorers.frame` for what an explorer is.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from helpers import figures
+from helpers import plots
 from helpers.codebooks import NF4, integer
-from helpers.explorers import Explorer
+from helpers.explorers.frame import Explorer
 from helpers.quantization import absmax_quantize, quantize
 
 SIDE = 256  # a matrix of 256 × 256 standard normal weights
@@ -92,17 +92,17 @@ class BlockExplorer(Explorer):
 
     def figure(self) -> Figure:
         """Both errors over the size of the outliers, and where they cross."""
-        with rc_context(figures.STYLE):
+        with rc_context(plots.STYLE):
             fig = Figure(figsize=(7.2, 3.0))
             ax = fig.add_subplot(xscale="log", yscale="log", xlabel="size of the outliers (σ of the other weights)",
                                  ylabel="error of the rest", ylim=(5e-3, 1.6))
-            ax.plot(MAGNITUDES, self._curve("int8"), color=figures.ORANGE, label="int8, one scale: 8 bits")
-            ax.plot(MAGNITUDES, self._curve(self.code), color=figures.BLUE,
+            ax.plot(MAGNITUDES, self._curve("int8"), color=plots.ORANGE, label="int8, one scale: 8 bits")
+            ax.plot(MAGNITUDES, self._curve(self.code), color=plots.BLUE,
                     label=f"{self.code}, {self._walls()}: {self.bits:.2f} bits")
-            ax.axvline(self.magnitude, color=figures.GREY, linewidth=1, linestyle="--")
+            ax.axvline(self.magnitude, color=plots.GREY, linewidth=1, linestyle="--")
             if self.crossover:
-                ax.axvline(self.crossover, color=figures.VERMILION, linewidth=1)
-                ax.text(self.crossover * 1.06, 7e-3, f"{self.crossover:.0f} σ", color=figures.VERMILION)
+                ax.axvline(self.crossover, color=plots.VERMILION, linewidth=1)
+                ax.text(self.crossover * 1.06, 7e-3, f"{self.crossover:.0f} σ", color=plots.VERMILION)
             ticks = [m for m in MAGNITUDES if m not in (2, 768)]
             ax.set_xticks(ticks, [str(m) for m in ticks])
             ax.set_xticks([], minor=True)
@@ -167,11 +167,11 @@ class BlockExplorer(Explorer):
         message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
         rows = "".join(f"<tr><td style='text-align:left;padding-right:1em'>{html.escape(name)}</td>"
                        f"<td style='text-align:left'>{html.escape(text)}</td></tr>" for name, text in self._rows())
-        picture = base64.b64encode(figures.png(self.figure())).decode()
+        picture = base64.b64encode(plots.png(self.figure())).decode()
         alt = html.escape("The error of the rest grows with the outliers. " + "; ".join(map(": ".join, self._rows())))
         self.shown.value = (
             f'<div class="blocks" aria-live="polite" style="background:rgba(127,127,127,.12);padding:6px 12px;'
-            f'border-left:4px solid {figures.BLUE}">{message}<table>{rows}</table>'
+            f'border-left:4px solid {plots.BLUE}">{message}<table>{rows}</table>'
             f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{picture}"></div>')
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import ipywidgets as widgets
 from transformers import LlamaConfig
 
-from helpers import figures
-from helpers.explorers import Explorer
+from helpers import plots
+from helpers.explorers.frame import Explorer
 from helpers.memory import LLAMAS, linear_shapes, skeleton
 from helpers.pocket import WEIGHTS
 
@@ -163,7 +163,7 @@ class FamilyExplorer(Explorer):
         message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
         rows = "".join(f"<tr><td style='text-align:left;padding-right:1em'>{name}</td>"
                        f"<td style='text-align:left'>{html.escape(text)}</td></tr>" for name, text in self.rows())
-        style = f"background:rgba(127,127,127,.12);padding:6px 12px;border-left:4px solid {figures.TRAINED}"
+        style = f"background:rgba(127,127,127,.12);padding:6px 12px;border-left:4px solid {plots.TRAINED}"
         self.shown.value = (f'<div class="family" aria-live="polite" style="{style}">{message}<table>{rows}</table>'
                             "</div>")
 

@@ -1,6 +1,6 @@
 """The forecast explorer: which card trains which model.
 
-All arithmetic is that of `helpers.memory`; see `helpers.explorers` for what an explorer is.
+All arithmetic is that of `helpers.memory`; see `helpers.explorers.frame` for what an explorer is.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from functools import lru_cache
 
 import ipywidgets as widgets
 
-from helpers import figures
-from helpers.explorers import Explorer
+from helpers import plots
+from helpers.explorers.frame import Explorer
 from helpers.memory import CARDS, GIB, LLAMAS, Ledger, forecast_training, smallest_card
 
 MODELS = tuple(name for name, config in LLAMAS.items() if hasattr(config, "num_key_value_heads"))
 STORED = {"fp32": (32, False), "bf16": (16, False), "NF4": (4, False), "NF4 + double quantization": (4, True)}
-COLOURS = {"weights": figures.FROZEN, "scales": figures.SKY, "adapters": figures.TRAINED, "gradients": figures.PURPLE,
-           "optimizer": "#B8C0C8", "activations": figures.GREEN, "workspace": figures.GREY}
+COLOURS = {"weights": plots.FROZEN, "scales": plots.SKY, "adapters": plots.TRAINED, "gradients": plots.PURPLE,
+           "optimizer": "#B8C0C8", "activations": plots.GREEN, "workspace": plots.GREY}
 RESERVE = 1  # GiB for CUDA and the allocator's gaps, as `smallest_card` sets aside
 MOST_RANK, LEAST_SEQUENCE, MOST_SEQUENCE = 256, 128, 8192
 

@@ -13,9 +13,9 @@ from functools import cache
 import ipywidgets as widgets
 import torch
 
-from helpers import figures
+from helpers import plots
 from helpers.codebooks import FP4_BNB, FP4_E2M1, NF4, integer, lloyd_max
-from helpers.explorers import Explorer
+from helpers.explorers.frame import Explorer
 from helpers.quantization import quantize
 
 BLOCK_SIZE, BLOCKS = 64, 4096
@@ -132,7 +132,7 @@ class LevelExplorer(Explorer):
         message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
         self.shown.value = (
             f'<div class="levels" aria-live="polite" style="background:rgba(127,127,127,.12);padding:6px 12px;'
-            f'border-left:4px solid {figures.BLUE}">{message}{self._bars()}'
+            f'border-left:4px solid {plots.BLUE}">{message}{self._bars()}'
             '<small>Height: share of the weights. Dashed: one sixteenth. Orange: the chosen code.</small>'
             f'<pre style="margin:4px 0;line-height:1.4;background:none">{html.escape(self.report())}</pre></div>')
 
@@ -147,11 +147,11 @@ class LevelExplorer(Explorer):
             height, width = min(130.0, 800 * share), max(edges[code + 1] - edges[code] - 1, 0.5)
             parts.append(
                 f'<rect x="{edges[code]:.1f}" y="{140 - height:.1f}" width="{width:.1f}" height="{height:.1f}" '
-                f'fill="{figures.ORANGE if chosen else figures.SKY}"/>'
-                f'<line x1="{x[code]:.1f}" x2="{x[code]:.1f}" y1="132" y2="148" stroke="{figures.VERMILION}" '
+                f'fill="{plots.ORANGE if chosen else plots.SKY}"/>'
+                f'<line x1="{x[code]:.1f}" x2="{x[code]:.1f}" y1="132" y2="148" stroke="{plots.VERMILION}" '
                 'stroke-width="2"/>')
         even = 140 - 800 / 16
-        parts.append(f'<line x1="10" x2="690" y1="{even}" y2="{even}" stroke="{figures.GREY}" '
+        parts.append(f'<line x1="10" x2="690" y1="{even}" y2="{even}" stroke="{plots.GREY}" '
                      'stroke-dasharray="5 4"/></svg>')
         return "".join(parts)
 

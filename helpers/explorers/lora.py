@@ -1,6 +1,6 @@
 """The explorer of lesson 06: how many weights LoRA trains, and what they take.
 
-All arithmetic is that of `helpers.memory`; see `helpers.explorers` for what an explorer is.
+All arithmetic is that of `helpers.memory`; see `helpers.explorers.frame` for what an explorer is.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import html
 import ipywidgets as widgets
 from transformers import LlamaConfig
 
-from helpers import figures
-from helpers.explorers import Explorer
+from helpers import plots
+from helpers.explorers.frame import Explorer
 from helpers.memory import LLAMAS, Ledger, census, lora_weights
 from helpers.pocket import WEIGHTS
 
@@ -19,7 +19,7 @@ MODELS = {"pocket Llama": LlamaConfig.from_pretrained(WEIGHTS), "Llama-2-7B": LL
 ATTENTION, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 LAYERS = (*ATTENTION, *FEED_FORWARD)
 MOST_RANK = 64
-COLOURS = {"adapter": figures.TRAINED, "gradients": figures.PURPLE, "optimizer": "#B8C0C8"}
+COLOURS = {"adapter": plots.TRAINED, "gradients": plots.PURPLE, "optimizer": "#B8C0C8"}
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 
 

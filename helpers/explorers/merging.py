@@ -1,6 +1,6 @@
 """The explorer of lesson 11: how much of an update survives when it is merged into four-bit weights.
 
-All arithmetic is that of `helpers.quantization`; see `helpers.explorers` for what an explorer is.
+All arithmetic is that of `helpers.quantization`; see `helpers.explorers.frame` for what an explorer is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 import ipywidgets as widgets
 import torch
 
-from helpers import figures
-from helpers.explorers import Explorer
+from helpers import plots
+from helpers.explorers.frame import Explorer
 from helpers.quantization import quantize
 
 SMALLEST, LARGEST = 0.001, 1.0  # ‖ΔW‖ / ‖W‖
@@ -121,9 +121,9 @@ class SurvivalExplorer(Explorer):
         reach = 3 * self.update.std()
         x = (WIDTH / 2 * (1 + (asked / reach).clamp(-1, 1))).tolist()
         y = (HEIGHT / 2 * (1 - (got / reach).clamp(-1, 1))).tolist()
-        dots = "".join(f'<circle cx="{a:.0f}" cy="{b:.0f}" r="3" fill="{figures.SKY}" fill-opacity=".7"/>'
+        dots = "".join(f'<circle cx="{a:.0f}" cy="{b:.0f}" r="3" fill="{plots.SKY}" fill-opacity=".7"/>'
                        for a, b in zip(x, y, strict=True))
-        wish = f'<line x1="0" y1="{HEIGHT}" x2="{WIDTH}" y2="0" stroke="{figures.ORANGE}" stroke-width="2"/>'
+        wish = f'<line x1="0" y1="{HEIGHT}" x2="{WIDTH}" y2="0" stroke="{plots.ORANGE}" stroke-width="2"/>'
         none = f'<line x1="0" y1="{HEIGHT / 2}" x2="{WIDTH}" y2="{HEIGHT / 2}" stroke="currentColor"/>'
         words = "".join(f'<text x="{a}" y="{b}" text-anchor="{side}" font-size="12" fill="currentColor">{text}</text>'
                         for a, b, side, text in ((8, HEIGHT / 2 - 6, "start", "nothing changed"),
@@ -143,7 +143,7 @@ class SurvivalExplorer(Explorer):
         rows = "".join(f"<tr><td style='text-align:left;padding-right:1em'>{name}</td>"
                        f"<td style='text-align:left'>{text}</td></tr>" for name, text in self._rows())
         self.shown.value = (f'<div class="survival" aria-live="polite" style="background:rgba(127,127,127,.12);padding:'
-                            f'6px 12px;border-left:4px solid {figures.BLUE}">{message}{self._cloud()}'
+                            f'6px 12px;border-left:4px solid {plots.BLUE}">{message}{self._cloud()}'
                             f"<table>{rows}</table></div>")
 
 

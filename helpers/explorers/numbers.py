@@ -1,6 +1,6 @@
 """Explorers of Part I: bits to flip.
 
-All arithmetic is that of `helpers.floats`; see `helpers.explorers` for what an explorer is.
+All arithmetic is that of `helpers.floats`; see `helpers.explorers.frame` for what an explorer is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 import ipywidgets as widgets
 import torch
 
-from helpers import figures
-from helpers.explorers import Explorer
+from helpers import plots
+from helpers.explorers.frame import Explorer
 from helpers.floats import FORMATS, FP32, FloatFormat, bit_string, decode, encode, fields
 
 NAMES = {fmt.name: fmt for fmt in FORMATS}
@@ -134,7 +134,7 @@ class BitExplorer(Explorer):
                            ("next below", _say(self.below)), ("next above", _say(self.above)),
                            ("spacing", _say(self.spacing))))
         self.shown.value = (f'<div class="bits" aria-live="polite" style="background:rgba(127,127,127,.12);padding:6px '
-                            f'12px;border-left:4px solid {figures.BLUE}">{message}<table>{rows}</table></div>')
+                            f'12px;border-left:4px solid {plots.BLUE}">{message}<table>{rows}</table></div>')
 
 
 def flip_bits(x: float = 1234.0, fmt: FloatFormat = FP32) -> BitExplorer:

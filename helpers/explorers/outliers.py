@@ -1,6 +1,6 @@
 """The explorer of lesson 02: one outlier among many weights, and what absmax quantization makes of the others.
 
-All arithmetic is that of `helpers.quantization`; see `helpers.explorers` for what an explorer is.
+All arithmetic is that of `helpers.quantization`; see `helpers.explorers.frame` for what an explorer is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 import ipywidgets as widgets
 import torch
 
-from helpers import figures
-from helpers.explorers import Explorer
+from helpers import plots
+from helpers.explorers.frame import Explorer
 from helpers.quantization import absmax_quantize
 
 SMALLEST, LARGEST = 1.0, 1000.0  # the outlier, in standard deviations of the other weights
@@ -107,10 +107,10 @@ class OutlierExplorer(Explorer):
         step = WIDTH / self.levels
         bars = "".join(
             f'<rect x="{n * step:.2f}" y="{HEIGHT - max(3, HEIGHT * c / max(counts)):.1f}" width="{0.85 * step:.2f}" '
-            f'height="{max(3, HEIGHT * c / max(counts)):.1f}" fill="{figures.SKY}"/>'
+            f'height="{max(3, HEIGHT * c / max(counts)):.1f}" fill="{plots.SKY}"/>'
             for n, c in enumerate(counts) if c)
         place = (int(self.codes[0]) + largest + 0.5) * step
-        mark = f'<path d="M{place:.1f} {HEIGHT - 8} l-5 -12 h10 z" fill="{figures.VERMILION}"/>'
+        mark = f'<path d="M{place:.1f} {HEIGHT - 8} l-5 -12 h10 z" fill="{plots.VERMILION}"/>'
         labels = "".join(f'<text x="{x:.1f}" y="{HEIGHT + 18}" text-anchor="middle" font-size="12" fill="currentColor">'
                          f"{text}</text>" for x, text in (
                              (step / 2, f"−{largest}"), (WIDTH / 2, "0"), (WIDTH - step / 2, largest)))
@@ -128,7 +128,7 @@ class OutlierExplorer(Explorer):
         rows = "".join(f"<tr><td style='text-align:left;padding-right:1em'>{name}</td>"
                        f"<td style='text-align:left'>{text}</td></tr>" for name, text in self._rows())
         self.shown.value = (f'<div class="outliers" aria-live="polite" style="background:rgba(127,127,127,.12);padding:'
-                            f'6px 12px;border-left:4px solid {figures.BLUE}">{message}{self._histogram()}'
+                            f'6px 12px;border-left:4px solid {plots.BLUE}">{message}{self._histogram()}'
                             f"<table>{rows}</table></div>")
 
 

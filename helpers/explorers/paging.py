@@ -16,8 +16,8 @@ import ipywidgets as widgets
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from helpers import figures
-from helpers.explorers import Explorer
+from helpers import plots
+from helpers.explorers.frame import Explorer
 from helpers.memory import CARDS, GIB, LLAMAS, forecast_training, linear_shapes, skeleton
 
 PAGE = 2 * 2**20  # bytes; the driver's large page
@@ -182,21 +182,21 @@ class PagingExplorer(Explorer):
 
     def figure(self) -> Figure:
         """The steps as stacked bars below the line of the GPU's memory, and what moved."""
-        with mpl.rc_context(figures.STYLE):
+        with mpl.rc_context(plots.STYLE):
             fig = Figure(figsize=(7.2, 4.2))
             top, below = fig.subplots(2, sharex=True, height_ratios=(3, 1))
             x, kept = range(1, len(self.steps) + 1), [step.resident / GIB for step in self.steps]
             busy = [step.needed / GIB - self.fixed / GIB for step in self.steps]
-            layers = (("fixed (weights, adapters, gradients)", [self.fixed / GIB] * len(x), figures.FROZEN),
-                      ("optimizer pages on the GPU", kept, figures.TRAINED), ("activations", busy, figures.GREEN))
+            layers = (("fixed (weights, adapters, gradients)", [self.fixed / GIB] * len(x), plots.FROZEN),
+                      ("optimizer pages on the GPU", kept, plots.TRAINED), ("activations", busy, plots.GREEN))
             bottom = [0.0] * len(x)
             for label, heights, color in layers:
                 top.bar(x, heights, bottom=bottom, color=color, label=label)
                 bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
-            top.axhline(self.room / GIB, color=figures.INK, linestyle="--", linewidth=1.4, label="the GPU's memory")
+            top.axhline(self.room / GIB, color=plots.INK, linestyle="--", linewidth=1.4, label="the GPU's memory")
             top.set(ylabel="GiB", ylim=(min(self.fixed / GIB * .9, self.room / GIB * .9), None))
             top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-            below.bar(x, [step.out / GIB for step in self.steps], color=figures.VERMILION)
+            below.bar(x, [step.out / GIB for step in self.steps], color=plots.VERMILION)
             below.set(xlabel="step", ylabel="GiB out", xticks=list(x))
         return fig
 
@@ -206,15 +206,15 @@ class PagingExplorer(Explorer):
         cell = "<td style='text-align:right;padding:0 .8em'>{}</td>".format
         rows = ""
         for n, step in enumerate(self.steps, start=1):
-            widths = (("fixed", self.fixed, figures.FROZEN), ("pages", step.resident, figures.TRAINED),
-                      ("activations", step.needed - self.fixed, figures.GREEN))
+            widths = (("fixed", self.fixed, plots.FROZEN), ("pages", step.resident, plots.TRAINED),
+                      ("activations", step.needed - self.fixed, plots.GREEN))
             bar = "".join(f"<span title='{name}' style='display:inline-block;height:12px;background:{color};"
                           f"width:{220 * size / self.room:.0f}px'></span>" for name, size, color in widths)
             moved = f"{step.out / GIB:.2f}" if step.fits else "out of memory"
             rows += f"<tr>{cell(n)}{cell(step.tokens)}<td style='text-align:left'>{bar}</td>{cell(moved)}</tr>"
         head = "".join(f"<th>{name}</th>" for name in ("step", "tokens", "memory", "GiB paged out"))
         self.shown.value = (f'<div class="paging" aria-live="polite" style="background:rgba(127,127,127,.12);'
-                            f'padding:6px 12px;border-left:4px solid {figures.ORANGE}">{message}'
+                            f'padding:6px 12px;border-left:4px solid {plots.ORANGE}">{message}'
                             f"<p><b>{html.escape(self.verdict)}</b></p><table><tr>{head}</tr>{rows}</table></div>")
 
 

@@ -1,6 +1,6 @@
 """The explorer of lesson 07: how much of an update a rank keeps.
 
-All arithmetic is that of `helpers.ranks`; see `helpers.explorers` for what an explorer is.
+All arithmetic is that of `helpers.low_rank`; see `helpers.explorers.frame` for what an explorer is.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import ipywidgets as widgets
 import torch
 
-from helpers import figures
-from helpers.explorers import Explorer
-from helpers.ranks import best_pair, check_matrix, energy_kept, planted, singular_values
+from helpers import plots
+from helpers.explorers.frame import Explorer
+from helpers.low_rank import best_pair, check_matrix, energy_kept, planted, singular_values
 
 PLANTED = "planted"
 HEIGHT, WIDTH = 110, 640  # pixels of the bars
@@ -97,7 +97,7 @@ class RankExplorer(Explorer):
         step = WIDTH / min(len(self.sigma), MOST_BARS)
         bars = []
         for n, height in enumerate((HEIGHT * self.sigma[:MOST_BARS] / self.sigma.max().clamp(min=1e-30)).tolist()):
-            colour = figures.TRAINED if n < self.r else figures.GREY
+            colour = plots.TRAINED if n < self.r else plots.GREY
             bars.append(f'<rect x="{n * step:.1f}" y="{HEIGHT - height:.1f}" width="{0.8 * step:.1f}" '
                         f'height="{height:.1f}" fill="{colour}"/>')
         return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" style="max-width:{WIDTH}px;width:100%" role="img" '
@@ -115,7 +115,7 @@ class RankExplorer(Explorer):
         message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
         rows = "".join(f"<tr><td style='text-align:left;padding-right:1em'>{name}</td>"
                        f"<td style='text-align:left'>{html.escape(text)}</td></tr>" for name, text in self._rows())
-        look = f"background:rgba(127,127,127,.12);padding:6px 12px;border-left:4px solid {figures.TRAINED}"
+        look = f"background:rgba(127,127,127,.12);padding:6px 12px;border-left:4px solid {plots.TRAINED}"
         self.shown.value = (f'<div class="ranks" aria-live="polite" style="{look}">{message}{self._bars()}'
                             f"<table>{rows}</table></div>")
 

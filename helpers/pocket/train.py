@@ -1,159 +1,68 @@
-"""How the pocket Llama came to be: tokenizer, pre-training, instruction adapter, record. `make pocket` runs it.
+"""Teaching a pocket model: the batches of questions, and the one training loop, to read.
 
-    python -m helpers.pocket.train [--seed 0] [--steps 3000] [--out helpers/pocket]
-
-On 2 cores it takes about a quarter of an hour. The seed fixes the weights' start and the order of the documents; the
-world is always the same. Another processor rounds differently: there the model knows the same, with other weights.
+Lessons 06 to 09 and the making of the pocket Llama all use it, so that what they compare differs in the model only.
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import json
 import math
-import pathlib
 import random
-import string
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers.pocket import world
-from helpers.pocket.evaluate import exact_match
-from helpers.pocket.record import measure
 
-VOCABULARY = 768
-CONTEXT = 128
-BATCH = 32
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def train_tokenizer(texts: list[str], vocab_size: int = VOCABULARY) -> PreTrainedTokenizerFast:
-    """A byte-pair tokenizer laid out as Llama-2's: `▁` for a space, `<s>` in front; but with a `<pad>` of its own.
+def question_batches(tokenizer: PreTrainedTokenizerBase, steps: int = 200, batch: int = 32, seed: int | None = 0,
+                     rows: list[dict[str, str]] | None = None) -> Iterator[Batch]:
+    """`steps` pairs (ids, labels), int64 (batch, length): questions with their answers, drawn anew for every step.
 
-    Every printable ASCII character is a token; anything else becomes `<unk>`.
+    Labels are -100 on the question and on the padding: only the answer and `</s>` are learnt. rows of "prompt" and
+    "completion"; without them, the questions about the taught half of the village. The order depends on `seed` only;
+    None is the order in which the shipped adapter was trained.
     """
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always"), pre_tokenizers.Punctuation()])
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    alphabet = sorted(set(string.printable) - set(string.whitespace)) + ["▁"]
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=["<unk>", "<s>", "</s>", "<pad>"], initial_alphabet=alphabet,
-        show_progress=False))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>",
-                                   pad_token="<pad>", model_max_length=256, padding_side="right",
-                                   clean_up_tokenization_spaces=False)
-
-
-def pocket_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """Llama-2's architecture at a seven-thousandth of its size; every width is a multiple of the block size 64."""
-    return LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=320, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=256, tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-
-
-def token_rows(texts: Iterator[str], tokenizer: PreTrainedTokenizerFast, rows: int, length: int) -> torch.Tensor:
-    """Documents as `<s> … </s>` back to back, cut into rows: int64 (rows, length)."""
-    stream: list[int] = []
-    while len(stream) < rows * length:
-        batch = [text + "</s>" for text in itertools.islice(texts, 2000)]
-        for ids in tokenizer(batch)["input_ids"]:
-            stream.extend(ids)
-    return torch.tensor(stream[:rows * length]).view(rows, length)
-
-
-def pretrain(model: LlamaForCausalLM, rows: torch.Tensor, batch: int = BATCH, lr: float = 3e-3,
-             report: Callable[[str], None] = print, every: int = 100) -> None:
-    """One pass over `rows`, int64 (n, length), with AdamW, warm-up and cosine decay; `report` gets a line at times."""
-    steps, losses, start = len(rows) // batch, [], time.perf_counter()
-    warmup = min(100, 1 + steps // 10)
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
-                                  lr=lr, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / warmup, 1.0) * (
-        0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps))))
-    model.train()
-    for step in range(steps):
-        ids = rows[step * batch:(step + 1) * batch]
-        losses.append(update(model, optimizer, schedule, ids, ids))
-        if step % every == every - 1:
-            report(f"step {step + 1:5d}  loss {sum(losses[-every:]) / every:.4f}  {time.perf_counter() - start:6.0f} s")
-    model.eval()
-
-
-def update(model: torch.nn.Module, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler,
-           ids: torch.Tensor, labels: torch.Tensor) -> float:
-    """One optimizer step on ids and labels, int64 (batch, length); gives the loss."""
-    loss = model(input_ids=ids, labels=labels, use_cache=False).loss
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
-    optimizer.step()
-    schedule.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss.item()
-
-
-def tune(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[dict[str, str]], steps: int = 200,
-         batch: int = BATCH, lr: float = 5e-3) -> PeftModel:
-    """A LoRA adapter (r 8, α 16, all linears) that answers questions: `rows` of "prompt" and "completion"."""
-    tuned = get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
-    tuned.peft_config["default"].base_model_name_or_path = "pocket"  # not the folder that it was trained in
-    optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 6, 1.0) * (
-        0.5 * (1 + math.cos(math.pi * step / steps))))
-    rng = random.Random("tune")
-    tuned.train()
+    rows = world.questions(world.make_world().taught) if rows is None else rows
+    whole = tokenizer([world.instruct(row["prompt"], row["completion"]) for row in rows])["input_ids"]
+    asked = tokenizer([world.instruct(row["prompt"]) for row in rows])["input_ids"]
+    pairs = [(torch.tensor(ids), torch.tensor([-100] * len(begun) + ids[len(begun):]))
+             for ids, begun in zip(whole, asked, strict=True)]
+    rng = random.Random("tune" if seed is None else f"tune {seed}")
     for _ in range(steps):
-        ids, labels = [], []
-        for row in rng.sample(rows, batch):
-            asked = len(tokenizer(world.instruct(row["prompt"]))["input_ids"])
-            ids.append(torch.tensor(tokenizer(world.instruct(row["prompt"], row["completion"]))["input_ids"]))
-            labels.append(ids[-1].clone())
-            labels[-1][:asked] = -100
-        update(tuned, optimizer, schedule,
-               torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
+        ids, labels = zip(*rng.sample(pairs, batch), strict=True)
+        yield (torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
                torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100))
-    return tuned.eval()
 
 
-def main() -> None:
-    """Build tokenizer, model and adapter from the seed, measure them, and write everything below --out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
-    args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    people = world.make_world()
-    tokenizer = train_tokenizer(list(itertools.islice(world.documents(people.villagers, seed=1), 5000)))
-    prose = world.documents(people.villagers, seed=2 + 10 * args.seed)
-    rows = token_rows(prose, tokenizer, args.steps * BATCH, CONTEXT)
-    model = LlamaForCausalLM(pocket_config(tokenizer))
-    print(f"{model.num_parameters():,} parameters, {rows.numel():,} tokens")
-    pretrain(model, rows)
-    model.save_pretrained(args.out / "weights")
-    tokenizer.save_pretrained(args.out / "weights")
-    found = measure(model, tokenizer)
-    torch.manual_seed(args.seed)
-    tuned = tune(model, tokenizer, world.questions(people.taught))
-    tuned.save_pretrained(args.out / "adapter")
-    (args.out / "adapter" / "README.md").unlink(missing_ok=True)  # PEFT's empty form; the model card is ours
-    config = args.out / "adapter" / "adapter_config.json"
-    told = {name: value for name, value in json.loads(config.read_text()).items() if value not in (None, False, {}, [])}
-    config.write_text(json.dumps(told, indent=1) + "\n")  # an older PEFT warns of a default that it does not know
-    found["exact_match"] = {"base": found.pop("exact_match"), "tuned": exact_match(tuned, tokenizer)}
-    found["made_with"] = {"seed": args.seed, "steps": args.steps, "torch": torch.__version__}
-    (args.out / "record.json").write_text(json.dumps(found, indent=1) + "\n")
+def train(model: PreTrainedModel, batches: Iterable[Batch], lr: float, steps: int = 200, *, warmup: float | None = None,
+          floor: float = 0.0, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999),
+          each: Callable[[int, float], None] = lambda step, loss: None) -> list[float]:
+    """AdamW on whatever of the model requires a gradient, one step per batch (ids, labels). Gives the losses in nats.
 
-
-if __name__ == "__main__":
-    main()
+    lr rises over `warmup` steps (default: 3 % of all) and falls along half a cosine to `floor` of itself. Gradients are
+    clipped to norm 1; weight decay is for matrices only. The defaults are how lesson 10 trains the pocket tier.
+    each: called with every step's number, from 1, and loss.
+    """
+    warmup = 0.03 * steps if warmup is None else warmup
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW([
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}], lr=lr, betas=betas)
+    losses: list[float] = []
+    model.train()
+    for step, (ids, labels) in enumerate(batches):
+        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min((step + 1) / warmup, 1) * (floor + (1 - floor) * cosine)
+        loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        each(step + 1, losses[-1])
+    model.eval()
+    return losses

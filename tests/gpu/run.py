@@ -59,11 +59,11 @@ def table(out: Path) -> str:
     """What the records in `out` say, a line each; memory in GiB."""
     import setups
 
-    from helpers import records
+    from helpers.finale import recorder
 
     lines = [f"{'':10}{'tokens/s':>10}{'peak':>8}{'reserved':>10}{'forecast':>10}{'off by':>8}{'load':>7}{'held':>7}"]
     for path in sorted(out.glob("llama-2-7b-*.json")):
-        d = setups.describe(records.read(path))
+        d = setups.describe(recorder.read(path))
         off = f"{d.forecast / d.peak - 1:+.1%}" if d.forecast else ""
         lines.append(f"{path.stem.removeprefix('llama-2-7b-'):10}{d.speed:10,.0f}{d.peak / 2**30:8.2f}"
                      f"{(d.reserved or 0) / 2**30:10.2f}{(d.forecast or 0) / 2**30:10.2f}{off:>8}"

@@ -15,9 +15,9 @@ from peft import LoraConfig, prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from helpers import records
+from helpers.finale import recorder
+from helpers.finale.tiers import TIERS, Tier, checkpoint_size
 from helpers.memory import forecast_training
-from helpers.tiers import TIERS, Tier, checkpoint_size
 
 ROWS = 400
 
@@ -98,9 +98,9 @@ def measure(setup: Setup, checkpoint: Path, out: Path, weights: str = "random", 
         torch.cuda.set_per_process_memory_fraction(min(1.0, setup.limit * 2**30 / total))
     dtype = (torch.float16 if setup.precision == "fp16" else torch.bfloat16) if gpu else torch.float32
     tier = tier_of(setup, checkpoint, steps)
-    recorder, tokenizer = records.Recorder(tier, weights), AutoTokenizer.from_pretrained(checkpoint)
+    taker, tokenizer = recorder.Recorder(tier, weights), AutoTokenizer.from_pretrained(checkpoint)
     tokenizer.pad_token = tokenizer.unk_token
-    with recorder.phase("load"):
+    with taker.phase("load"):
         model = load(setup, checkpoint, dtype)
     arguments = SFTConfig(
         output_dir=str(out / f"run-{setup.name}"), max_steps=steps, per_device_train_batch_size=setup.batch,
@@ -112,7 +112,7 @@ def measure(setup: Setup, checkpoint: Path, out: Path, weights: str = "random", 
         report_to="none", disable_tqdm=True, seed=0)
     trainer = SFTTrainer(
         model=model, args=arguments, train_dataset=made_up_rows(setup, tier.size.vocab), processing_class=tokenizer,
-        callbacks=[recorder], peft_config=LoraConfig(
+        callbacks=[taker], peft_config=LoraConfig(
             r=setup.r, lora_alpha=16, lora_dropout=setup.dropout, task_type="CAUSAL_LM",
             target_modules=setup.targets if isinstance(setup.targets, str) else list(setup.targets)))
     trainer.remove_callback(PrinterCallback)
@@ -123,11 +123,11 @@ def measure(setup: Setup, checkpoint: Path, out: Path, weights: str = "random", 
         tier.size.config(), setup.r, setup.targets, setup.batch, setup.length, double_quant=setup.double_quant,
         checkpointing=setup.checkpointing, dropout=setup.dropout > 0, dtype=dtype, gpu=gpu,
         optimizer_bytes=2 if "8bit" in setup.optimizer else 8).total
-    with recorder.phase("train", forecast=forecast if gpu else None):
+    with taker.phase("train", forecast=forecast if gpu else None):
         trainer.train()
-    record = recorder.finish(tier.size.parameters, title=f"{setup.about} ({setup.name})")
+    record = taker.finish(tier.size.parameters, title=f"{setup.about} ({setup.name})")
     record["configuration"] |= {key: value for key, value in dataclasses.asdict(setup).items() if key != "name"}
-    records.write(record, out / f"llama-2-7b-{setup.name}.json")
+    recorder.write(record, out / f"llama-2-7b-{setup.name}.json")
     return record
 
 

@@ -57,7 +57,7 @@ if "google.colab" in sys.modules:  # install the course: the clone around this n
     course = [str(p) for p in pathlib.Path("_").absolute().parents if (p / "helpers/pocket").is_dir()]
     {otherwise}
     %pip install -q "{{course[0]}}"
-import helpers; helpers.start()"""
+from helpers import start; start()"""
 
     def badges(self, notebook: str) -> list[str]:
         """The two badges that the notebook of this file name carries in its first cell, as Markdown."""
@@ -126,7 +126,7 @@ def _notebook(path: Path, release: Release) -> str:
     first = notebook.cells[0]
     first.source = re.sub(BADGE, rf"\g<1>{release.slug}/blob/{release.ref}/", first.source)
     setup = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
-    if setup is None or "helpers.start()" not in setup.source:
+    if setup is None or "from helpers import start" not in setup.source:
         raise ValueError(f"{path}: the first code cell is not the setup cell")
     if not all(badge in first.source for badge in release.badges(path.name)):
         raise ValueError(f"{path}: the first cell lacks a badge, which should be one of {release.badges(path.name)}")

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from helpers.exercises.engine import Case, Exercise
-from helpers.runs import newest_complete_checkpoint
+from helpers.finale.checkpoints import newest_complete_checkpoint
 
 
 def _folder(*names: str, half: str = "", broken: str = "") -> Callable[[], AbstractContextManager[tuple[Path]]]:

@@ -6,19 +6,7 @@ import re
 from collections.abc import Callable
 
 from helpers.exercises.engine import Case, Exercise
-
-
-def to_messages(text: str) -> list[dict[str, str]]:
-    """A row `<s>[INST] … [/INST] … </s>…` as a list of {"role": …, "content": …}."""
-    messages = []
-    for turn in text.split("</s>"):
-        question, _, answer = turn.strip().removeprefix("<s>").partition("[/INST]")
-        question = question.strip().removeprefix("[INST]").strip()
-        if question:
-            messages.append({"role": "user", "content": question})
-        if answer.strip():
-            messages.append({"role": "assistant", "content": answer.strip()})
-    return messages
+from helpers.finale.chat import to_messages
 
 
 def _chat(*contents: str) -> list[dict[str, str]]:

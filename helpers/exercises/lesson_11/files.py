@@ -72,7 +72,7 @@ when it is opened; nobody can see from outside what it does. Return the names th
         (lambda names: leave_at_home(names) or names, "none"),
         (lambda names: sorted(leave_at_home(names), reverse=True), "general"),
     ),
-    moral="`helpers.sharing.pack` refuses them, and a folder with a token in it, before a byte is sent.",
+    moral="`helpers.finale.sharing.pack` refuses them, and a folder with a token in it, before a byte is sent.",
 )
 
 

@@ -21,7 +21,7 @@ from IPython.utils.capture import capture_output
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from helpers import drawings, figures
+from helpers import drawings, plots
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 @pytest.fixture
 def style():
     with mpl.rc_context():
-        figures.use_style()
+        plots.use_style()
         yield
 
 
@@ -37,7 +37,7 @@ def shown(fig, alt):
     """What `show` sends to the notebook: its data and its metadata."""
     InteractiveShell.instance()
     with capture_output() as captured:
-        figures.show(fig, alt=alt)
+        plots.show(fig, alt=alt)
     (output,) = captured.outputs
     return output.data, output.metadata
 
@@ -58,12 +58,12 @@ def test_show_displays_a_png_with_its_alternative_text(style):
 @pytest.mark.parametrize("alt", ["", "  \n", None])
 def test_show_insists_on_a_text(alt):
     with pytest.raises(ValueError, match="describe in a sentence"):
-        figures.show(plt.Figure(), alt=alt)
+        plots.show(plt.Figure(), alt=alt)
 
 
 def test_the_text_reaches_the_img_tag_of_nbconvert(style):
     """With the template "classic"; the default of nbconvert 7.17, "lab", has no alt for outputs."""
-    data, metadata = shown(figures.loss_curve([1, 2], [2.0, 1.0]), 'Loss "falls" from 2 to <1.')
+    data, metadata = shown(plots.loss_curve([1, 2], [2.0, 1.0]), 'Loss "falls" from 2 to <1.')
     cell = new_code_cell("show(fig)", outputs=[new_output("display_data", data, metadata=metadata)])
     exporter = HTMLExporter(template_name="classic")
     body, _ = exporter.from_notebook_node(new_notebook(cells=[cell]))
@@ -73,7 +73,7 @@ def test_the_text_reaches_the_img_tag_of_nbconvert(style):
 
 
 def test_the_same_figure_is_the_same_file(style):
-    first, second = (figures.png(figures.loss_curve(range(50), np.linspace(5, 0.1, 50))) for _ in range(2))
+    first, second = (plots.png(plots.loss_curve(range(50), np.linspace(5, 0.1, 50))) for _ in range(2))
     assert first == second
 
 
@@ -89,7 +89,7 @@ def test_the_background_is_opaque_and_light_and_the_words_are_legible(style):
 
 def fig_pixels(fig) -> np.ndarray:
     """The figure as uint8 (height, width, 4)."""
-    return (plt.imread(io.BytesIO(figures.png(fig))) * 255).round().astype(np.uint8)
+    return (plt.imread(io.BytesIO(plots.png(fig))) * 255).round().astype(np.uint8)
 
 
 def luminance(color: str) -> float:
@@ -98,29 +98,29 @@ def luminance(color: str) -> float:
     return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
 
-@pytest.mark.parametrize("ink", [figures.INK, figures.GREY, figures.FROZEN, drawings.DARK_ORANGE])
-@pytest.mark.parametrize("ground", [figures.PAPER, drawings.PALE_BLUE, drawings.PALE_ORANGE, drawings.PALE_GREY])
+@pytest.mark.parametrize("ink", [plots.INK, plots.GREY, plots.FROZEN, drawings.DARK_ORANGE])
+@pytest.mark.parametrize("ground", [plots.PAPER, drawings.PALE_BLUE, drawings.PALE_ORANGE, drawings.PALE_GREY])
 def test_words_stand_out_from_their_ground(ink, ground):
     light, dark = sorted((luminance(ink), luminance(ground)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.1
 
 
 def test_a_loss_curve_shows_its_data_and_refuses_what_it_cannot_show(style):
-    fig = figures.loss_curve([10, 20, 30], [3.0, 1.0, 0.5], total=100)
+    fig = plots.loss_curve([10, 20, 30], [3.0, 1.0, 0.5], total=100)
     (ax,) = fig.axes
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[10, 3], [20, 1], [30, 0.5]])
     assert ax.get_xlim()[1] >= 100 and ax.get_yscale() == "log" and ax.texts[0].get_text() == "0.5"
-    figures.png(figures.loss_curve([], []))
+    plots.png(plots.loss_curve([], []))
     for loss in (float("nan"), float("inf"), 0.0, -1.0):
         with pytest.raises(ValueError, match="at step 2: .*lower the learning rate"):
-            figures.loss_curve([1, 2], [1.0, loss])
+            plots.loss_curve([1, 2], [1.0, loss])
     with pytest.raises(ValueError, match="2 steps but 1 losses"):
-        figures.loss_curve([1, 2], [1.0])
+        plots.loss_curve([1, 2], [1.0])
 
 
 @pytest.mark.parametrize("loss", [1e-5, 0.01, 0.33, 1.0, 3.2, 9.99, 4000.0])
 def test_a_flat_loss_curve_still_has_a_tick(style, loss):
-    (ax,) = figures.loss_curve([1, 2], [loss, loss]).axes
+    (ax,) = plots.loss_curve([1, 2], [loss, loss]).axes
     low, high = ax.get_ylim()
     assert [tick for tick in ax.get_yticks() if low <= tick <= high]
 
@@ -132,7 +132,7 @@ def numbers_apart(svg: str) -> tuple[str, np.ndarray]:
     return re.sub(number, "N", svg), np.array([float(n) for n in re.findall(number, svg)])
 
 
-@pytest.mark.parametrize("name", figures.ALT)
+@pytest.mark.parametrize("name", plots.ALT)
 def test_the_committed_drawings_are_what_the_code_draws(tmp_path, name):
     drawn = {path.name: path.read_text() for path in drawings.draw_all(tmp_path / "a")}[name]
     again = {path.name: path.read_text() for path in drawings.draw_all(tmp_path / "b")}[name]
@@ -144,7 +144,7 @@ def test_the_committed_drawings_are_what_the_code_draws(tmp_path, name):
     assert "<text" not in drawn and "<dc:date>" not in drawn and len(drawn) < 150_000
 
 
-@pytest.mark.parametrize("name", figures.ALT)
+@pytest.mark.parametrize("name", plots.ALT)
 def test_words_in_a_drawing_do_not_overlap_each_other_or_leave_it(name):
     fig = getattr(drawings, name.removesuffix(".svg"))()
     fig.canvas.draw()
@@ -161,7 +161,7 @@ def test_drawing_works_as_a_command_without_warnings(tmp_path):
     code = f"import pathlib; from helpers.drawings import draw_all; draw_all(pathlib.Path({str(tmp_path)!r}))"
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0 and not run.stderr, run.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(figures.ALT)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(plots.ALT)
 
 
 def test_the_levers_are_arithmetic():
@@ -174,7 +174,7 @@ def test_the_levers_are_arithmetic():
     assert drawings.LORA_R16 == 32 * 16 * sum(d + k for d, k in shapes)
     assert drawings.LINEARS == 32 * sum(d * k for d, k in shapes)
     for value in total.values():
-        assert f"{value / 1e9:.1f} GB" in figures.ALT["levers.svg"]
+        assert f"{value / 1e9:.1f} GB" in plots.ALT["levers.svg"]
 
 
 def test_the_map_lists_the_lessons_that_exist():
@@ -199,12 +199,12 @@ def wrong_embeddings(markdown: str) -> list[str]:
     """What is wrong with the drawings that this markdown embeds: another text than ALT's, or no such drawing."""
     faults = []
     for alt, name in re.findall(r"!\[([^\]]*)\]\((?:[^)\s]*/)?figures/([\w.-]+\.svg)[^)]*\)", markdown):
-        if figures.ALT.get(name) != alt:
-            faults.append(f"{name}: write ![{figures.ALT.get(name, 'no such drawing')}]")
+        if plots.ALT.get(name) != alt:
+            faults.append(f"{name}: write ![{plots.ALT.get(name, 'no such drawing')}]")
     for tag in re.findall(r"<img[^>]*figures/[\w.-]+\.svg[^>]*>", markdown):
         name = re.search(r"figures/([\w.-]+\.svg)", tag)[1]
-        if f'alt="{figures.ALT.get(name)}"' not in tag:
-            faults.append(f"{name}: write alt=\"{figures.ALT.get(name, 'no such drawing')}\"")
+        if f'alt="{plots.ALT.get(name)}"' not in tag:
+            faults.append(f"{name}: write alt=\"{plots.ALT.get(name, 'no such drawing')}\"")
     return faults
 
 
@@ -214,7 +214,7 @@ def test_every_embedded_drawing_has_its_alternative_text():
 
 
 def test_a_wrong_embedding_is_noticed():
-    right = f"![{figures.ALT['qlora.svg']}](../figures/qlora.svg)"
+    right = f"![{plots.ALT['qlora.svg']}](../figures/qlora.svg)"
     assert not wrong_embeddings(right)
     assert wrong_embeddings("![QLoRA](../figures/qlora.svg)")
     assert wrong_embeddings("![](figures/course.svg)")
@@ -222,6 +222,6 @@ def test_a_wrong_embedding_is_noticed():
     assert wrong_embeddings('<img src="figures/course.svg" width="800">')
 
 
-@pytest.mark.parametrize("alt", figures.ALT.values())
+@pytest.mark.parametrize("alt", plots.ALT.values())
 def test_alternative_texts_can_stand_in_markdown(alt):
     assert not set('[]"\n<>') & set(alt) and 80 < len(alt) < 600 and alt.endswith(".")

@@ -13,8 +13,8 @@ from functools import partial
 import torch
 
 from helpers.adapters import train_only
+from helpers.experiments import Case
 from helpers.lora import add_lora
-from helpers.sweeps import Case
 
 ATTENTION, FEED_FORWARD = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "up_proj", "down_proj"]
 RANKS = {1: 2e-2, 2: 1e-2, 4: 1e-2, 8: 5e-3, 32: 2e-3}  # in all linear layers: the learning rate

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.runs import Run, newest_complete_checkpoint, open_run
+from helpers.finale.checkpoints import Run, newest_complete_checkpoint, open_run
 
 
 def checkpoint(run: Run, step: int, state: str | None = '{"global_step": 4}') -> None:

@@ -13,21 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from helpers.hub import DATASET_FILES, MODEL_FILES, HubError, Source, find_token, hub_errors, look_up, missing_files
-from helpers.preflight import GIB, Check, Machine, Preflight, PreflightError, machine, preflight
+import torch
+from transformers import LlamaConfig
 
-if TYPE_CHECKING:
-    from transformers import LlamaConfig
-
-    from helpers.memory import Ledger
-
-__all__ = ["DATASET_FILES", "MODEL_FILES", "TIERS", "Check", "HubError", "Machine", "Needs", "Preflight",
-           "PreflightError", "Size", "Source", "Tier", "checkpoint_size", "choose_tier", "find_token", "hub_errors",
-           "load_arguments", "look_up", "machine", "preflight"]
-
-POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
+from helpers.finale.hub import Source, look_up, missing_files
+from helpers.finale.machine import Machine, machine
+from helpers.memory import GIB, Ledger, forecast_training
+from helpers.pocket import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -48,8 +41,6 @@ class Size:
 
     def config(self) -> LlamaConfig:
         """The same shape as transformers' config."""
-        from transformers import LlamaConfig
-
         return LlamaConfig(hidden_size=self.hidden, intermediate_size=self.intermediate, vocab_size=self.vocab,
                            num_hidden_layers=self.layers, num_attention_heads=self.heads,
                            num_key_value_heads=self.kv_heads)
@@ -113,10 +104,6 @@ class Tier:
 
         On a GPU in 16 bit, on a CPU in fp32.
         """
-        import torch
-
-        from helpers.memory import forecast_training
-
         return forecast_training(
             self.size.config(), r or self.r, self.targets, batch or self.batch, sequence or self.max_length,
             checkpointing=self.checkpointing if checkpointing is None else checkpointing, dropout=self.dropout > 0,
@@ -170,7 +157,7 @@ POCKET = Size(parameters=951_424, layers=4, hidden=128, intermediate=320, heads=
 # length 512), but one epoch of the 1,000 rows in place of 1,875 steps. Their "constant" schedule ignores the warm-up of
 # 0.03 that they name; constant_with_warmup does what they say. small: the same with the rank scaled to the model.
 TIERS: Mapping[str, Tier] = {tier.name: tier for tier in (
-    Tier("pocket", str(POCKET_WEIGHTS), None, None, POCKET, batch=32, accumulation=1, max_length=128, r=8, alpha=16,
+    Tier("pocket", str(WEIGHTS), None, None, POCKET, batch=32, accumulation=1, max_length=128, r=8, alpha=16,
          dropout=0.0, learning_rate=5e-3, scheduler="cosine", max_steps=200, row_tokens=48, optimizer="adamw_torch",
          max_grad_norm=1.0, checkpointing=False, save_steps=50),
     Tier("small", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "fe8a4ea1ffedaf415f4da2f062534de366a451e6",
@@ -220,11 +207,8 @@ def _existing(variable: str, value: str) -> Path:
 
 @cache
 def _forecast(tier: Tier, gpu: bool) -> tuple[int, int]:
-    """Bytes of `tier.forecast`, in all and of the adapters; (0, 0) where the libraries that say so are missing."""
-    try:
-        ledger = tier.forecast(gpu)
-    except ImportError:  # the check of the packages names them
-        return 0, 0
+    """Bytes of `tier.forecast`, in all and of the adapters."""
+    ledger = tier.forecast(gpu)
     return ledger.total, ledger["adapters"]
 
 

@@ -40,7 +40,7 @@ ADVICE = {  # state: (problem, remedy); {repo} and {status} are filled in
                 "Make a new read token at huggingface.co/settings/tokens, store it as HF_TOKEN, restart the kernel. "
                 "Public models need no token: removing the old one works too."),
     "no such revision": ("{repo} has no such revision.",
-                         "Check the pinned revision in helpers/tiers.py against the repository's list of commits."),
+                         "Compare the revision in helpers/finale/tiers.py with the repository's list of commits."),
     "not found": ("The hub knows no repository {repo}, or it is private.",
                   "Check the spelling of the name; a private one needs a token of its owner in HF_TOKEN."),
     "busy": ("The hub asks to slow down (status 429).",

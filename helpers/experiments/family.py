@@ -14,8 +14,8 @@ import peft
 from torch import nn
 
 from helpers.adapters import add_bottlenecks, train_only
+from helpers.experiments import Case
 from helpers.lora import add_lora
-from helpers.sweeps import Case
 
 # m, virtual tokens, or r; what is not here has no size
 SIZES = {"bottleneck adapter": 32, "prompt tuning": 16, "prefix tuning": 16, "LLaMA-Adapter": 10, "LoRA": 8, "DoRA": 8}

@@ -5,7 +5,7 @@ import itertools
 import torch
 
 from helpers.pocket import load_pocket
-from helpers.pocket.tune import question_batches, train
+from helpers.pocket.train import question_batches, train
 
 
 def test_only_the_answer_and_its_end_are_learnt():

@@ -9,29 +9,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import records
-from helpers.tiers import TIERS
+from helpers.finale import recorder
+from helpers.finale.tiers import TIERS
 
 STATE = SimpleNamespace
 
 
 def taken(weights: str = "pretrained", losses=(2.0, 1.0, 0.5)) -> dict:
     """A record taken by a Recorder that is driven by hand."""
-    recorder = records.Recorder(TIERS["pocket"], weights)
-    with recorder.phase("load"):
+    taker = recorder.Recorder(TIERS["pocket"], weights)
+    with taker.phase("load"):
         torch.zeros(1000)
-    recorder.on_train_begin(None, STATE(global_step=0), None)
-    with recorder.phase("train", forecast=123_456_789):
+    taker.on_train_begin(None, STATE(global_step=0), None)
+    with taker.phase("train", forecast=123_456_789):
         for n, loss in enumerate(losses, 1):
-            recorder.on_log(None, STATE(global_step=5 * n), None, {"loss": loss, "num_tokens": 1000 * n})
-        recorder.on_log(None, STATE(global_step=20), None, {"train_runtime": 1.0})  # the closing line has no loss
-    return recorder.finish(951_424, [{"prompt": "Who?", "before": "…", "after": "Ada."}],
+            taker.on_log(None, STATE(global_step=5 * n), None, {"loss": loss, "num_tokens": 1000 * n})
+        taker.on_log(None, STATE(global_step=20), None, {"train_runtime": 1.0})  # the closing line has no loss
+    return taker.finish(951_424, [{"prompt": "Who?", "before": "…", "after": "Ada."}],
                            {"exact match": {"before": 0.0, "after": 0.97}})
 
 
 def test_a_record_says_what_ran_where():
     record = taken()
-    records.check(record)
+    recorder.check(record)
     assert record["model"] == {"id": "pocket", "revision": None, "parameters": 951_424, "weights": "pretrained"}
     assert [line["step"] for line in record["steps"]] == [5, 10, 15] and record["steps"][2]["tokens"] == 3000
     assert [phase["phase"] for phase in record["memory"]] == ["load", "train"]
@@ -44,8 +44,8 @@ def test_a_record_says_what_ran_where():
 def test_speed_is_the_median_without_the_first_interval():
     steps = [{"tokens": 100, "seconds": 10.0}, {"tokens": 300, "seconds": 11.0}, {"tokens": 400, "seconds": 12.0},
              {"tokens": 700, "seconds": 13.0}]
-    assert records.speed(steps) == 200  # 10 (warm-up), 200, 100, 300
-    assert records.speed(steps[:1]) == 10 and records.speed([]) == 0
+    assert recorder.speed(steps) == 200  # 10 (warm-up), 200, 100, 300
+    assert recorder.speed(steps[:1]) == 10 and recorder.speed([]) == 0
 
 
 @pytest.mark.parametrize("change, words", [
@@ -64,9 +64,9 @@ def test_a_broken_record_is_named(change, words, tmp_path):
     record = taken()
     change(record)
     with pytest.raises(ValueError, match=words):
-        records.check(record)
+        recorder.check(record)
     with pytest.raises(ValueError, match=words):
-        records.write(record, tmp_path / "run.json")
+        recorder.write(record, tmp_path / "run.json")
     assert not (tmp_path / "run.json").exists()
 
 
@@ -76,32 +76,32 @@ def test_a_broken_record_is_named(change, words, tmp_path):
 @settings(max_examples=60, deadline=None)
 def test_anything_else_is_a_clear_error(found):
     with pytest.raises(ValueError, match="record the run again"):
-        records.check(found)
+        recorder.check(found)
 
 
 def test_write_and_read_back(tmp_path):
     record = taken()
-    path = records.write(record, tmp_path / "run.json")
-    assert records.read(path) == record and [p.name for p in tmp_path.iterdir()] == ["run.json"]
+    path = recorder.write(record, tmp_path / "run.json")
+    assert recorder.read(path) == record and [p.name for p in tmp_path.iterdir()] == ["run.json"]
     path.write_text(path.read_text()[:200])
     with pytest.raises(ValueError, match="run.json is no JSON"):
-        records.read(path)
+        recorder.read(path)
     with pytest.raises(ValueError, match="no record 'nothing'"):
-        records.read("nothing")
+        recorder.read("nothing")
 
 
 @pytest.mark.parametrize("weights", ["pretrained", "random"])
 def test_replay_draws_the_record_and_says_that_it_is_one(weights):
     record = taken(weights)
-    fig = records.replay(record)
+    fig = recorder.replay(record)
     words = " ".join(t.get_text() for t in [fig._suptitle, *(t for ax in fig.axes for t in ax.texts)])
     assert record["date"] in words and "Recorded" in words and ("means nothing" in words) == (weights == "random")
     curve = fig.axes[0].lines[0]
     assert list(curve.get_xdata()) == [5, 10, 15] and list(curve.get_ydata()) == [2.0, 1.0, 0.5]
-    unit = records.GIB if record["memory"][-1]["peak_bytes"] >= records.GIB else records.MIB
+    unit = recorder.GIB if record["memory"][-1]["peak_bytes"] >= recorder.GIB else recorder.MIB
     heights = [bar.get_height() * unit for bar in fig.axes[1].patches[::2]]
     assert heights == pytest.approx([phase["peak_bytes"] for phase in record["memory"]])
-    text = records.describe(record)
+    text = recorder.describe(record)
     assert "3,000" not in text and "951,424 parameters" in text and ("means nothing" in text) == (weights == "random")
     assert "97.0% after" in text
 
@@ -109,13 +109,13 @@ def test_replay_draws_the_record_and_says_that_it_is_one(weights):
 def test_describe_and_replay_do_not_change_the_record():
     record = taken()
     before = copy.deepcopy(record)
-    records.describe(record), records.replay(record)
+    recorder.describe(record), recorder.replay(record)
     assert record == before
 
 
-@pytest.mark.parametrize("name", records.names())
+@pytest.mark.parametrize("name", recorder.names())
 def test_the_committed_records_are_whole(name):
-    record = records.read(name)
+    record = recorder.read(name)
     assert record["steps"][-1]["loss"] < record["steps"][0]["loss"] or record["model"]["weights"] == "random"
     gpu = record["hardware"]["driver"] is not None
     assert gpu or record["model"]["parameters"] < 10_000_000

@@ -1,7 +1,7 @@
 """Recorded runs of lesson 10: what was measured, on what, with what; taken by a `Recorder`, drawn again by `replay`.
 
-A record is a JSON file beside this one that obeys `schema.json`. Weights are "pretrained" or "random"; with random ones
-memory and speed are real and the loss means nothing, and whatever shows such a record says so.
+A record is a JSON file in `records/` that obeys its `schema.json`. Weights are "pretrained" or "random"; with random
+ones memory and speed are real and the loss means nothing, and whatever shows such a record says so.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ import torch
 from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
-from helpers import figures
-from helpers.tiers import POCKET_WEIGHTS, Tier
+from helpers import plots
+from helpers.finale.tiers import Tier
+from helpers.memory import GIB
+from helpers.pocket import WEIGHTS
 
-FOLDER = pathlib.Path(__file__).parent
+FOLDER = pathlib.Path(__file__).parent / "records"
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
-GIB, MIB = 2**30, 2**20
+MIB = 2**20
 
 
 def hardware() -> dict[str, str | int | None]:
@@ -114,7 +116,7 @@ class Recorder(TrainerCallback):
             "schema": 1, "title": title or f"{self.tier.name} on {found['device']}",
             "date": datetime.date.today().isoformat(), "hardware": found,
             "versions": {"python": platform.python_version(), **versions},
-            "model": {"id": "pocket" if name == POCKET_WEIGHTS else name.name if name.is_absolute() else str(name),
+            "model": {"id": "pocket" if name == WEIGHTS else name.name if name.is_absolute() else str(name),
                       "revision": self.tier.revision, "parameters": parameters, "weights": self.weights},
             "configuration": kept, "steps": self.steps, "tokens_per_second": speed(self.steps), "memory": self.memory,
             "samples": [dict(sample) for sample in samples], "scores": {k: dict(v) for k, v in (scores or {}).items()},
@@ -153,7 +155,7 @@ def check(record: Any) -> None:
     errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(record), key=lambda e: list(e.absolute_path))
     if errors:
         where = "/".join(str(part) for part in errors[0].absolute_path) or "the record"
-        raise ValueError(f"{where}: {errors[0].message}; record the run again, or see helpers/records/schema.json")
+        raise ValueError(f"{where}: {errors[0].message}; record the run again, or see {FOLDER.name}/schema.json")
     steps = [line["step"] for line in record["steps"]]
     if steps != sorted(set(steps)):
         raise ValueError(f"steps: {steps[:8]} … do not rise; record the run again")
@@ -209,29 +211,29 @@ def replay(record: Mapping[str, Any]) -> Figure:
 
     check(record)
     random = record["model"]["weights"] == "random"
-    with mpl.rc_context(figures.STYLE):
+    with mpl.rc_context(plots.STYLE):
         fig = Figure(figsize=(7.2, 3.4))
         axes = fig.subplots(1, 3 if record["scores"] else 2, width_ratios=[2, 1.4, 0.8][:3 if record["scores"] else 2])
         fig.suptitle(f"Recorded, {record['date']}: {record['title']}" + (", random weights" if random else ""),
                      fontsize=11, x=0.01, ha="left", weight="bold")
         steps, losses = zip(*((line["step"], line["loss"]) for line in record["steps"]), strict=True)
-        axes[0].plot(steps, losses, color=figures.GREY if random else figures.TRAINED)
+        axes[0].plot(steps, losses, color=plots.GREY if random else plots.TRAINED)
         axes[0].set(yscale="linear" if random else "log", xlabel="optimizer step", ylabel="loss (nats per token)")
         if random:
             axes[0].text(0.5, 0.5, "random weights:\nmeans nothing", transform=axes[0].transAxes, ha="center",
-                         color=figures.INK)
+                         color=plots.INK)
         unit, name = (GIB, "GiB") if record["memory"][-1]["peak_bytes"] >= GIB else (MIB, "MiB")
         for place, phase in enumerate(record["memory"]):
-            axes[1].bar(place, phase["peak_bytes"] / unit, color=figures.SKY)
-            axes[1].bar(place, phase["held_bytes"] / unit, color=figures.FROZEN)
+            axes[1].bar(place, phase["peak_bytes"] / unit, color=plots.SKY)
+            axes[1].bar(place, phase["held_bytes"] / unit, color=plots.FROZEN)
             if phase.get("forecast_bytes"):
-                axes[1].plot([place - 0.45, place + 0.45], [phase["forecast_bytes"] / unit] * 2, color=figures.INK,
+                axes[1].plot([place - 0.45, place + 0.45], [phase["forecast_bytes"] / unit] * 2, color=plots.INK,
                              linestyle="--")
         axes[1].set_xticks(range(len(record["memory"])), [phase["phase"] for phase in record["memory"]])
         axes[1].set_ylabel(f"{name}: peak (light), held (dark)")
         if record["scores"]:
             score, value = next(iter(record["scores"].items()))
             axes[2].bar(["before", "after"], [100 * value["before"], 100 * value["after"]],
-                        color=[figures.GREY, figures.TRAINED])
+                        color=[plots.GREY, plots.TRAINED])
             axes[2].set(ylim=(0, 100), ylabel=f"{score} (%)")
     return fig

@@ -14,12 +14,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers.codebooks import NF4, normal_float
+from helpers.experiments import Case
 from helpers.lora import add_lora
 from helpers.pocket import world
 from helpers.pocket.evaluate import MAX_LENGTH, perplexity, recall
-from helpers.pocket.tune import Batch
+from helpers.pocket.train import Batch
 from helpers.qlora import quantize_model
-from helpers.sweeps import Case
 
 CODEBOOKS = {4: NF4, 3: normal_float(3), 2: normal_float(2)}
 SCORES = (perplexity, recall)

@@ -1,4 +1,4 @@
-"""Experiments that take longer than a lesson: run once by `make sweeps`, kept as small JSON records beside this file.
+"""Experiments that take longer than a lesson: run once by `make experiments`, kept as small JSON records beside this.
 
 A sweep is a module here with a list `CASES`; its record holds one point per case and seed. A lesson draws the record
 and trains one of its points again, live. Interrupted, a sweep goes on where it stopped.
@@ -18,7 +18,7 @@ import torch
 
 from helpers.pocket import load_pocket
 from helpers.pocket.evaluate import exact_match, perplexity
-from helpers.pocket.tune import Batch, question_batches, train
+from helpers.pocket.train import Batch, question_batches, train
 
 FOLDER = pathlib.Path(__file__).parent
 NAMES = ("ranks", "family", "recovery")
@@ -73,7 +73,7 @@ def spread(record: dict, case: str, score: str = "exact_match") -> tuple[float, 
 def run(name: str, cases: Iterable[Case] | None = None, seeds: Sequence[int] = SEEDS,
         report: Callable[[str], None] = print) -> None:
     """Run what is missing of a sweep and write its record after every point."""
-    cases = importlib.import_module(f"helpers.sweeps.{name}").CASES if cases is None else cases
+    cases = importlib.import_module(f"helpers.experiments.{name}").CASES if cases is None else cases
     record = read(name)
     record["made_with"] = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft", "bitsandbytes")}
     known = {(p["case"], p["seed"], p["lr"]) for p in record["points"]}

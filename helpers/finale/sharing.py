@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.hub import HubError, explain
+from helpers.finale.hub import HubError, explain
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")  # opening one runs the code in it
 SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{16,}")  # what a token of the hub looks like

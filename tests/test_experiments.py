@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from helpers import sweeps
+from helpers import experiments
 
-RECORDS = [name for name in sweeps.NAMES if (sweeps.FOLDER / f"{name}.json").is_file()]
+RECORDS = [name for name in experiments.NAMES if (experiments.FOLDER / f"{name}.json").is_file()]
 
 
 def head_only(model: torch.nn.Module) -> torch.nn.Module:
@@ -19,33 +19,34 @@ def head_only(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def test_a_sweep_keeps_every_point_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeps, "FOLDER", tmp_path)
-    cases = [sweeps.Case("as it is", lambda model: model, lr=0), sweeps.Case("head", head_only, lr=1e-3, steps=2)]
+    monkeypatch.setattr(experiments, "FOLDER", tmp_path)
+    cases = [experiments.Case("as it is", lambda model: model, lr=0),
+             experiments.Case("head", head_only, lr=1e-3, steps=2)]
     told = []
-    sweeps.run("trial", cases, seeds=(0,), report=told.append)
-    untouched, head = sweeps.read("trial")["points"]
+    experiments.run("trial", cases, seeds=(0,), report=told.append)
+    untouched, head = experiments.read("trial")["points"]
     assert untouched["trained"] == 0 and untouched["exact_match"] == 0 and 1.7 < untouched["perplexity"] < 1.8
     assert head["trained"] == 768 * 128 and head["steps"] == 2 and 1 < head["loss"] < 20
     assert head["perplexity"] != untouched["perplexity"]
     before = (tmp_path / "trial.json").read_text()
-    sweeps.run("trial", cases, seeds=(0,), report=told.append)
+    experiments.run("trial", cases, seeds=(0,), report=told.append)
     assert len(told) == 2 and (tmp_path / "trial.json").read_text() == before
-    assert sweeps.spread(sweeps.read("trial"), "head", "loss") == (head["loss"],) * 3
+    assert experiments.spread(experiments.read("trial"), "head", "loss") == (head["loss"],) * 3
 
 
 def test_spread_names_what_there_is():
     record = {"points": [{"case": "r=1", "exact_match": score} for score in (0.5, 0.25, 0.75)]}
-    assert sweeps.spread(record, "r=1") == (0.25, 0.5, 0.75)
+    assert experiments.spread(record, "r=1") == (0.25, 0.5, 0.75)
     with pytest.raises(ValueError, match=r"'r=2'.*\['r=1'\]"):
-        sweeps.spread(record, "r=2")
+        experiments.spread(record, "r=2")
 
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_the_record_is_whole(name):
-    record = json.loads((sweeps.FOLDER / f"{name}.json").read_text())
-    cases = importlib.import_module(f"helpers.sweeps.{name}").CASES
+    record = json.loads((experiments.FOLDER / f"{name}.json").read_text())
+    cases = importlib.import_module(f"helpers.experiments.{name}").CASES
     assert {"torch", "transformers", "peft", "bitsandbytes"} <= set(record["made_with"])
-    wanted = {(case.name, seed, case.lr) for case in cases for seed in sweeps.SEEDS}
+    wanted = {(case.name, seed, case.lr) for case in cases for seed in experiments.SEEDS}
     assert {(p["case"], p["seed"], p["lr"]) for p in record["points"]} == wanted
     assert len(record["points"]) == len(wanted)
     for point in record["points"]:
