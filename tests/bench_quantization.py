@@ -79,7 +79,7 @@ def main() -> None:
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     mine, (codes, state) = quantize(x), bnb.quantize_4bit(x, blocksize=64, quant_type="nf4")
     pairs = {
-        "quantize": (lambda: quantize(x), lambda: bnb.quantize_4bit(x, blocksize=64, quant_type="nf4"), 2.5),
+        "quantize": (lambda: quantize(x), lambda: bnb.quantize_4bit(x, blocksize=64, quant_type="nf4"), 5.0),
         "dequantize": (mine.dequantize, lambda: bnb.dequantize_4bit(codes, state), 0.5),
     }
     print(f"NF4, blocks of 64, float32 {SHAPE[0]} x {SHAPE[1]}; medians of {ROUNDS} rounds\n{about}\n")
