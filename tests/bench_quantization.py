@@ -1,4 +1,8 @@
-"""Time and memory of NF4 on this machine, beside bitsandbytes on the same cores. `make bench`; not a test."""
+"""Time and memory of NF4 on this machine, beside bitsandbytes on the same cores. `make bench`; not a test.
+
+Where other programs use the cores too, set OMP_NUM_THREADS=1: torch's threads wait for each other after each of some
+hundred steps, those of bitsandbytes once, so that a busy core slows us more than them.
+"""
 
 import ctypes
 import logging
