@@ -1,10 +1,13 @@
-"""Codebooks: sorted tables of levels in [-1, 1], one level per code."""
+"""Codebooks: sorted tables of levels in [-1, 1], one level per code, and the code of the level nearest to a value."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
+
+GRID = 65535  # steps from -1 to 1 in the table of bitsandbytes' 8-bit kernel for CPUs
 
 
 def integer(bits: int) -> torch.Tensor:
@@ -110,3 +113,45 @@ FP4_E2M1 = torch.tensor([-6, -4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4
 # What bitsandbytes calls "fp4": its smallest level is 1/192, not 1/12. Again 15 levels; bitsandbytes numbers them by
 # bit pattern, with a second pattern for zero. bitsandbytes, functional.py, `get_4bit_type`.
 FP4_BNB = torch.tensor([-12, -8, -6, -4, -3, -2, -0.0625, 0, 0.0625, 2, 3, 4, 6, 8, 12]) / 12
+
+
+@lru_cache(maxsize=32)
+def bin_table(codebook: tuple[float, ...], device: torch.device) -> tuple[int, torch.Tensor, torch.Tensor] | None:
+    """The table for `nearest_codes`: equal bins over [-1, 1], so narrow that none holds two boundaries between levels.
+
+    n bins per unit, the least power of two that will do, so 2n + 1 with the one that holds the 1 itself. Of each bin:
+    how many boundaries lie in bins before it, uint8, and the boundary in it, float32, infinity if there is none.
+    None instead where n would pass 2**15: levels that lie too close together.
+    """
+    levels = torch.tensor(codebook, device=device)
+    boundaries = (levels[1:] + levels[:-1]) / 2
+    for n in [2**power for power in range(16)]:
+        bins = ((boundaries + 1) * n).int()
+        if (bins.diff() > 0).all():
+            before = torch.bucketize(torch.arange(2 * n + 1, dtype=torch.int32, device=device), bins).to(torch.uint8)
+            inside = torch.full((2 * n + 1,), torch.inf, device=device)
+            inside[bins] = boundaries
+            return n, before, inside
+    return None
+
+
+def nearest_codes(scaled: torch.Tensor, codebook: torch.Tensor, grid: bool = False) -> torch.Tensor:
+    """The code of the level nearest to each value of `scaled`, the lower of two equally near: uint8 in its shape.
+
+    scaled: float32, from -1 to 1. Its code is the number of boundaries below it: those in the bins before its own, and
+    perhaps the one in its own. That is exact, however (scaled + 1) * n is rounded: a greater value is never in a lower
+    bin. grid: round to GRID steps first, as bitsandbytes' 8-bit kernel for CPUs does.
+    """
+    boundaries = (codebook[1:] + codebook[:-1]) / 2
+    if grid:
+        points = torch.arange(GRID + 1, device=codebook.device) / GRID * 2 - 1
+        codes = torch.bucketize(points, boundaries).to(torch.uint8)
+        return codes[((scaled.clamp(-1, 1) + 1) * 0.5 * GRID + 0.5).int()]
+    table = bin_table(tuple(codebook.tolist()), codebook.device)
+    if table is None:
+        return torch.bucketize(scaled, boundaries, out_int32=True).to(torch.uint8)
+    n, before, inside = table
+    values = scaled.flatten()
+    bins = (values + 1).mul_(n).int()
+    above = values > inside.index_select(0, bins)
+    return (before.index_select(0, bins) + above).view(scaled.shape)

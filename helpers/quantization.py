@@ -9,11 +9,10 @@ from functools import lru_cache
 import torch
 from torch.nn.functional import pad
 
-from helpers.codebooks import NF4, dynamic_map
+from helpers.codebooks import NF4, dynamic_map, nearest_codes
 
-CHUNK = 2**20  # values at a time: the temporaries stay in the cache, and small beside a large tensor
+CHUNK = 2**18  # values at a time: the temporaries stay in the cache, and small beside a large tensor
 WIDE = {4: torch.float64, 2: torch.complex128}  # by bits of a code: as wide as the levels of a byte together
-GRID = 65535   # steps from -1 to 1 in the table of bitsandbytes' 8-bit kernel for CPUs
 
 
 def check_values(x: torch.Tensor) -> None:
@@ -80,7 +79,7 @@ def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
     if codes.dtype != torch.uint8 or codes.numel() and codes.max() > 15:
         raise ValueError(f"codes have dtype {codes.dtype}: nibbles hold uint8 from 0 to 15")
     pairs = pad(codes.flatten(), (0, codes.numel() % 2)).view(-1, 2)
-    return (pairs[:, 0] << 4) | pairs[:, 1]
+    return torch.add(pairs[:, 1], pairs[:, 0], alpha=16)  # second + 16 * first
 
 
 def unpack_nibbles(packed: torch.Tensor, count: int | None = None) -> torch.Tensor:
@@ -167,7 +166,7 @@ class QuantizedTensor:
         """Levels times scales, in the original's shape and dtype; the product is taken in float32."""
         count, size, bits, absmax = self.shape.numel(), self.block_size, self.bits, self.absmax
         table = byte_table(tuple(self.codebook.tolist()), bits, self.packed.device) if bits in WIDE else None
-        step = whole_blocks(size, CHUNK // 4)
+        step = whole_blocks(size)
         out = torch.empty(count, dtype=self.dtype, device=self.packed.device) if count > step else None
         for start in range(0, count, step):
             end = min(start + step, count)
@@ -194,27 +193,9 @@ def byte_table(levels: tuple[float, ...], bits: int, device: torch.device) -> to
     return torch.cartesian_prod(*[padded] * (8 // bits)).view(WIDE[bits]).view(-1)
 
 
-def whole_blocks(block_size: int, about: int = CHUNK) -> int:
-    """How many values to take at a time: whole blocks whose packed codes end at the end of a byte, some `about`."""
-    return 8 * block_size * max(1, about // (8 * block_size))
-
-
-def nearest_codes(scaled: torch.Tensor, codebook: torch.Tensor, grid: bool = False) -> torch.Tensor:
-    """The code of the level nearest to each value of `scaled`, the lower of two equally near: uint8 in its shape.
-
-    grid: round to GRID steps first, as bitsandbytes' 8-bit kernel for CPUs does, which looks the code up in a table.
-    """
-    boundaries = (codebook[1:] + codebook[:-1]) / 2
-    if grid:
-        points = torch.arange(GRID + 1, device=codebook.device) / GRID * 2 - 1
-        table = torch.bucketize(points, boundaries).to(torch.uint8)
-        return table[((scaled.clamp(-1, 1) + 1) * 0.5 * GRID + 0.5).int()]
-    if len(codebook) > 16:
-        return torch.bucketize(scaled, boundaries, out_int32=True).to(torch.uint8)
-    codes = torch.zeros(scaled.shape, dtype=torch.uint8, device=scaled.device)
-    for boundary in boundaries.tolist():  # a pass over bytes per level is faster than one search per value
-        codes += scaled > boundary
-    return codes
+def whole_blocks(block_size: int) -> int:
+    """How many values to take at a time: whole blocks whose packed codes end at the end of a byte, some CHUNK."""
+    return 8 * block_size * max(1, CHUNK // (8 * block_size))
 
 
 @torch.no_grad()

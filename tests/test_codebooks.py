@@ -7,7 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.codebooks import FP4_BNB, FP4_E2M1, NF4, dynamic_map, integer, lloyd_max, normal_float
+from helpers.codebooks import (
+    FP4_BNB,
+    FP4_E2M1,
+    NF4,
+    bin_table,
+    dynamic_map,
+    integer,
+    lloyd_max,
+    nearest_codes,
+    normal_float,
+)
 from helpers.quantization import quantize
 
 
@@ -114,3 +124,63 @@ def test_samples_that_lloyd_refuses(samples, message):
         lloyd_max(samples, 4)
     with pytest.raises(ValueError, match="5 pinned levels"):
         lloyd_max(torch.rand(100), 2, pinned=(-1, -0.5, 0, 0.5, 1))
+
+
+# The nearest level
+
+
+def counted(scaled: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+    """Codes as they are defined: how many boundaries lie below each value, counted one boundary at a time."""
+    codes = torch.zeros(scaled.shape, dtype=torch.uint8)
+    for boundary in (codebook[1:] + codebook[:-1]) / 2:
+        codes += scaled > boundary
+    return codes
+
+
+def hard_values(codebook: torch.Tensor, seed: int, count: int) -> torch.Tensor:
+    """Boundaries, levels, edges of bins, zeros and subnormals, each with its two neighbours; and `count` at random."""
+    table = bin_table(tuple(codebook.tolist()), codebook.device)
+    edges = torch.arange(2 * table[0] + 1) / table[0] - 1 if table else torch.empty(0)
+    hard = torch.cat([(codebook[1:] + codebook[:-1]) / 2, codebook, edges, torch.tensor([0.0, -0.0, 1e-45, 1e-40, 1])])
+    hard = torch.cat([hard, -hard])
+    infinity = torch.tensor(torch.inf)
+    anywhere = torch.rand(count, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return torch.cat([hard, hard.nextafter(infinity), hard.nextafter(-infinity), anywhere])
+
+
+@pytest.mark.parametrize("codebook", [NF4, FP4_E2M1, FP4_BNB, dynamic_map(), *map(integer, range(2, 9)),
+                                      *map(normal_float, range(2, 9))])
+def test_nearest_codes_count_the_boundaries_below(codebook):
+    values = hard_values(codebook, len(codebook), 10**6 if len(codebook) <= 16 else 10**5)
+    assert torch.equal(nearest_codes(values, codebook), counted(values, codebook))
+    assert torch.equal(nearest_codes(values.view(1, -1, 1), codebook).flatten(), nearest_codes(values, codebook))
+
+
+@given(st.sets(st.floats(-1, 1, width=32), min_size=2, max_size=16), st.integers(0, 2**31))
+@settings(max_examples=200, deadline=None)
+def test_nearest_codes_of_any_codebook(levels, seed):
+    codebook = torch.tensor(sorted(levels))
+    values = hard_values(codebook, seed, 1000)
+    assert torch.equal(nearest_codes(values, codebook), counted(values, codebook))
+
+
+@given(st.integers(2, 256), st.integers(0, 2**31))
+@settings(max_examples=50, deadline=None)
+def test_nearest_codes_of_many_levels(count, seed):
+    codebook = (torch.rand(count, generator=torch.Generator().manual_seed(seed)) * 2 - 1).unique()
+    values = hard_values(codebook, seed, 1000)
+    assert torch.equal(nearest_codes(values, codebook), counted(values, codebook))
+
+
+def test_a_bin_holds_one_boundary_at_most():
+    for codebook, wanted in ((NF4, 16), (integer(8), 128), (torch.tensor([-1.0, 1.0]), 1)):
+        n, before, inside = bin_table(tuple(codebook.tolist()), codebook.device)
+        boundaries = (codebook[1:] + codebook[:-1]) / 2
+        assert n == wanted and len(before) == len(inside) == 2 * n + 1
+        assert torch.equal(inside[inside.isfinite()], boundaries)
+        assert torch.equal(before, counted(torch.arange(2 * n + 1) / n - 1, codebook))
+
+
+def test_levels_too_close_for_a_table_are_searched():
+    for codebook in (dynamic_map(), torch.tensor([-1e-45, 0, 1e-45]), torch.tensor([0.3, 0.3 + 2**-24, 0.3 + 2**-23])):
+        assert bin_table(tuple(codebook.tolist()), codebook.device) is None

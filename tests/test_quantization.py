@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import quantization
-from helpers.codebooks import FP4_BNB, FP4_E2M1, NF4, dynamic_map, integer, normal_float
+from helpers.codebooks import FP4_BNB, FP4_E2M1, GRID, NF4, dynamic_map, integer, normal_float
 from helpers.quantization import (
-    GRID,
     absmax_quantize,
     pack,
     pack_nibbles,
