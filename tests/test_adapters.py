@@ -12,13 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from helpers.adapters import BottleneckAdapter, add_bottlenecks, train_only
 from helpers.lora import add_lora, trainable_parameters
-from helpers.pocket import load_pocket
 from helpers.qlora import quantize_model
-
-
-@pytest.fixture(scope="module")
-def pocket():
-    return load_pocket()[0]
 
 
 @pytest.fixture

@@ -22,8 +22,6 @@ from standins import (
     fill_hub_cache,
     guanaco_rows,
     repository_files,
-    write_guanaco,
-    write_llama2_checkpoint,
 )
 
 from helpers.finale.hub import DATASET_FILES, MODEL_FILES, HubError, find_token, hub_errors, look_up
@@ -35,16 +33,6 @@ ROOT = Path(__file__).parent.parent
 SEVEN = TIERS["llama-2-7b"]
 BIG = Machine("Tesla T4", (7, 5), 14.6, 14.3, ram=12, disk=70, flops=1.5e13)
 SHARD = "model-00003-of-00003.safetensors"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return write_llama2_checkpoint(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def guanaco(tmp_path_factory):
-    return write_guanaco(tmp_path_factory.mktemp("guanaco"))
 
 
 @pytest.fixture(autouse=True)

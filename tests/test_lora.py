@@ -27,7 +27,6 @@ from helpers.lora import (
     trainable_parameters,
     unmerge,
 )
-from helpers.pocket import load_pocket
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 # r, alpha, dropout, rslora
@@ -39,11 +38,6 @@ SETTINGS = [(r, 16, 0.0, False) for r in (1, 2, 3, 4, 8, 16, 32, 64)] + [
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def pocket():
-    return load_pocket()[0]
 
 
 @pytest.fixture

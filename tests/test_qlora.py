@@ -17,7 +17,6 @@ from twins import linear4bit, our_weights, peft_weights, same_start, with_bitsan
 
 from helpers.codebooks import FP4_BNB, NF4, integer, normal_float
 from helpers.lora import LoRALinear, add_lora, lora_layers, merge, trainable_parameters
-from helpers.pocket import load_pocket
 from helpers.qlora import FrozenMatmul, NF4Linear, quantize_model, read_bitsandbytes, same_codes
 from helpers.quantization import QuantizedTensor, quantize
 
@@ -28,11 +27,6 @@ CODEBOOKS = {"nf4": NF4, "fp4": FP4_BNB, "nf3": normal_float(3), "nf2": normal_f
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-@pytest.fixture(scope="module")
-def pocket():
-    return load_pocket()[0]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standins import GUANACO, LLAMA, LLAMA_REVISION, write_json, write_llama2_checkpoint
+from standins import GUANACO, LLAMA, LLAMA_REVISION, write_json
 
 from helpers.finale import machine as module
 from helpers.finale.hub import Source
@@ -31,11 +31,6 @@ SEVEN = TIERS["llama-2-7b"]
 def no_course_variables(monkeypatch):
     for name in ("COURSE_TIER", "COURSE_MODEL", "COURSE_DATASET"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return write_llama2_checkpoint(tmp_path_factory.mktemp("llama"))
 
 
 def failed(report):
