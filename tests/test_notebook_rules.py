@@ -15,10 +15,6 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # The committed notebooks.
 
-def test_there_are_notebooks():
-    assert [path.name for path in NOTEBOOKS][:1] == ["00_start_here.ipynb"]
-
-
 @pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_keeps(path, rule):
