@@ -17,7 +17,7 @@ from twins import linear4bit, our_weights, peft_weights, same_start, with_bitsan
 
 from helpers.codebooks import FP4_BNB, NF4, integer, normal_float
 from helpers.lora import LoRALinear, add_lora, lora_layers, merge, trainable_parameters
-from helpers.qlora import FrozenMatmul, NF4Linear, quantize_model, read_bitsandbytes, same_codes
+from helpers.qlora import FrozenMatmul, NF4Linear, quantize_model, read_bitsandbytes
 from helpers.quantization import QuantizedTensor, quantize
 
 CODEBOOKS = {"nf4": NF4, "fp4": FP4_BNB, "nf3": normal_float(3), "nf2": normal_float(2), "int3": integer(3),
@@ -61,6 +61,13 @@ def test_pocket_llama_equals_bitsandbytes_and_peft(pocket, batch, double_quant, 
     assert (a - b).abs().max() <= 1e-5 * b.abs().max()  # of logits up to 20
     assert all((mine[name].grad - other[name].grad).abs().max() <= 1e-5 for name in mine)
     assert all(mine[name].grad.abs().max() > 1e-3 for name in mine)
+
+
+def same_codes(a: NF4Linear, b: NF4Linear) -> bool:
+    """Whether two layers hold the same weight: codes, levels and scales, bit for bit."""
+    one, other = a.quantized, b.quantized
+    pairs = ((one.codes, other.codes), (one.codebook, other.codebook), (one.absmax, other.absmax))
+    return one.block_size == other.block_size and all(torch.equal(mine, theirs) for mine, theirs in pairs)
 
 
 @pytest.mark.parametrize("double_quant", [True, False])
