@@ -8,10 +8,31 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Files of more than about five seconds, longest first: so they start in this order (two processes then end together),
-# and `make quick` leaves out those of them that nobody changed.
+# Files of more than about eight seconds, longest first: they start in this order, so that two processes end together,
+# and `make quick` leaves out those that nobody changed. `pytest --durations=40` shows what belongs here.
 SLOW = (
+    "notebooks/08_the_peft_family.ipynb",
+    "notebooks/07_how_low_is_low_rank.ipynb",
+    "notebooks/10_fine_tuning_llama_2.ipynb",
+    "notebooks/09_qlora_from_scratch.ipynb",
+    "tests/test_lesson_10.py",
+    "notebooks/11_merge_evaluate_share.ipynb",
     "tests/test_browser.py",
+    "notebooks/06_lora_from_scratch.ipynb",
+    "tests/test_pocket.py",
+    "tests/test_gpu_script.py",
+    "notebooks/05_double_quantization.ipynb",
+    "notebooks/04_nf4.ipynb",
+    "notebooks/03_block_quantization.ipynb",
+    "notebooks/02_absmax_quantization.ipynb",
+    "notebooks/01_float_formats.ipynb",
+    "notebooks/00_start_here.ipynb",
+    "tests/test_browser_numbers.py",
+    "tests/test_lesson_11.py",
+    "tests/test_explorers_numbers.py",
+    "tests/test_make.py",
+    "tests/test_notebook_tools.py",
+    "tests/test_experiments.py",
 )
 
 
