@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench notebooks pocket experiments figures pins lock release clean
+.PHONY: help lab test quick bench notebooks pocket experiments figures pins lock release clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -28,6 +28,11 @@ test: $(STAMP)  ## ruff, unit tests, every notebook under strict nbval, the note
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+quick: $(STAMP)  ## ruff, the fast tests, and of the slow ones and the notebooks what you changed
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quick
 
 bench: $(STAMP)  ## time and memory of quantization and training beside the libraries' (on an idle machine)
 	$(BIN)/python tests/bench_quantization.py

@@ -1,7 +1,36 @@
 """Before any test or notebook kernel starts: the settings under which the committed outputs were made."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import matplotlib
+import pytest
+import selection
 from notebook_tools import environment
 
 environment.apply()
 matplotlib.use("Agg")  # for the tests themselves; a notebook's kernel chooses its own
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="without the slow tests and notebooks of what did not change")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.changes = selection.changed() if config.getoption("--quick") else None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if config.changes is None or collection_path.is_dir():
+        return None
+    return selection.left_out(relative(collection_path), config.changes) or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow files first: the processes then end together."""
+    items.sort(key=lambda item: selection.rank(relative(item.path)))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(selection.ROOT).as_posix() if path.is_relative_to(selection.ROOT) else path.name

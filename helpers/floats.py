@@ -62,11 +62,6 @@ class FloatFormat:
         return finite_value(torch.tensor(self.largest), self).item()
 
     @property
-    def min_normal(self) -> float:
-        """The smallest value with a hidden 1."""
-        return 2.0**self.emin
-
-    @property
     def min_subnormal(self) -> float:
         """The smallest value above zero."""
         return 2.0**(self.emin - self.mantissa_bits)

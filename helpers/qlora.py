@@ -135,13 +135,6 @@ def working_dtype(x: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def same_codes(a: QuantizedLinear, b: QuantizedLinear) -> bool:
-    """Whether two layers hold the same weight: codes, levels and scales, bit for bit."""
-    one, other = a.quantized, b.quantized
-    pairs = ((one.codes, other.codes), (one.codebook, other.codebook), (one.absmax, other.absmax))
-    return one.block_size == other.block_size and all(torch.equal(mine, theirs) for mine, theirs in pairs)
-
-
 def quantize_model(model: nn.Module, block_size: int | None = 64, double_quant: bool = True,
                    codebook: torch.Tensor = NF4, skip: str | Sequence[str] = ("lm_head",),
                    compute_dtype: torch.dtype | None = None) -> nn.Module:

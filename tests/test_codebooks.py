@@ -68,7 +68,7 @@ def test_integers_are_evenly_spaced():
 @pytest.mark.parametrize("make", [integer, normal_float, lambda bits: lloyd_max(torch.linspace(-1, 1, 999), bits)])
 @pytest.mark.parametrize("bits", [1, 0, -3, 9])
 def test_bits_that_make_no_codebook(make, bits):
-    with pytest.raises(ValueError, match=f"bits={bits}: .*2 to 8"):
+    with pytest.raises(ValueError, match=f"bits={bits}"):
         make(bits)
 
 
@@ -117,12 +117,12 @@ def test_lloyd_levels_are_means_of_their_samples(bits, seed, pinned):
 
 
 @pytest.mark.parametrize("samples, message", [
-    (torch.empty(0), "are not all in"), (torch.tensor([0.5, float("nan")]), "are not all in"),
-    (torch.tensor([1.5, 0.0]), "divide by their absmax"), (torch.tensor([0.5, 0.25]), "2 values beside the pinned")])
+    (torch.empty(0), "empty|all in"), (torch.tensor([0.5, float("nan")]), "nan|all in"),
+    (torch.tensor([1.5, 0.0]), "absmax"), (torch.tensor([0.5, 0.25]), "2 values")])
 def test_samples_that_lloyd_refuses(samples, message):
     with pytest.raises(ValueError, match=message):
         lloyd_max(samples, 4)
-    with pytest.raises(ValueError, match="5 pinned levels"):
+    with pytest.raises(ValueError, match="5 pinned"):
         lloyd_max(torch.rand(100), 2, pinned=(-1, -0.5, 0, 0.5, 1))
 
 

@@ -104,12 +104,12 @@ def test_planted_has_its_rank():
 
 
 @pytest.mark.parametrize("call, said", [
-    (lambda: low_rank.best_pair(wide(), 13), "r=13 does not fit an update of \\(12, 30\\): take 1 to 12"),
+    (lambda: low_rank.best_pair(wide(), 13), "r=13.*\\(12, 30\\)"),
     (lambda: low_rank.best_pair(wide(), 2.0), "r=2.0"), (lambda: low_rank.directions(wide(), 0), "r=0"),
     (lambda: low_rank.singular_values(wide().half()), "torch.float16"),
     (lambda: low_rank.singular_values(torch.zeros(3)), "shape \\(3,\\)"),
     (lambda: low_rank.singular_values(torch.zeros(0, 3)), "shape \\(0, 3\\)"),
-    (lambda: low_rank.energy_kept(torch.full((2, 2), math.nan)), "NaN or infinity"),
+    (lambda: low_rank.energy_kept(torch.full((2, 2), math.nan)), "NaN"),
     (lambda: low_rank.planted(0), "rank=0"), (lambda: cut_to_rank({"bad": torch.zeros(3)}), "shape \\(3,\\)"),
 ])
 def test_bad_input_is_named(call, said):

@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 import standins
 from notebook_tools import source
 from safetensors.torch import load_file
@@ -46,19 +45,9 @@ def run(code: str, folder: Path, **more: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory) -> Path:
-    return standins.write_llama2_checkpoint(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def guanaco(tmp_path_factory) -> Path:
-    return standins.write_guanaco(tmp_path_factory.mktemp("guanaco"), 20)
-
-
-def test_the_same_cells_train_a_checkpoint_in_llama_2s_layout(tmp_path, llama, guanaco):
+def test_the_same_cells_train_a_checkpoint_in_llama_2s_layout(tmp_path, checkpoint, guanaco):
     out = run(script("Exercises", {"max_length": 64, "accumulation": 4, "save_steps": 2}), tmp_path,
-              COURSE_TIER="llama-2-7b", COURSE_MODEL=str(llama), COURSE_DATASET=str(guanaco))
+              COURSE_TIER="llama-2-7b", COURSE_MODEL=str(checkpoint), COURSE_DATASET=str(guanaco))
     for fact in ("Preflight of the llama-2-7b tier: ready", "starting at step 0",
                  "pad is not eos: True", "template equals the literal rows: True", "exactly one <s> in front: True",
                  "nothing else is trained: True", "rows that teach to stop: 100%", "no row teaches the question: True",
@@ -70,9 +59,9 @@ def test_the_same_cells_train_a_checkpoint_in_llama_2s_layout(tmp_path, llama, g
     assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["r"] == 64
 
 
-def test_the_same_cells_load_by_name_and_pinned_revision(tmp_path, llama, guanaco):
+def test_the_same_cells_load_by_name_and_pinned_revision(tmp_path, checkpoint, guanaco):
     cache = tmp_path / "hub"
-    standins.fill_hub_cache(cache, standins.LLAMA, standins.LLAMA_REVISION, llama)
+    standins.fill_hub_cache(cache, standins.LLAMA, standins.LLAMA_REVISION, checkpoint)
     standins.fill_hub_cache(cache, standins.GUANACO, standins.GUANACO_REVISION, guanaco, repo_type="dataset")
     out = run(script("Step 7", {}) + "\nprint(path, model.config.vocab_size, len(train_rows), report.dataset.revision)",
               tmp_path, COURSE_TIER="llama-2-7b", HF_HUB_CACHE=str(cache))

@@ -24,14 +24,13 @@ def script(until: str = "Exercises") -> str:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory) -> tuple[Path, str, str]:
+def done(tmp_path_factory, checkpoint) -> tuple[Path, str, str]:
     """The folder in which it ran, its output, and what it wrote to stderr."""
     folder = tmp_path_factory.mktemp("lesson")
-    llama = standins.write_llama2_checkpoint(folder / "llama")
     guanaco = standins.write_guanaco(folder / "guanaco", 40)
     settings = {**os.environ, "COURSE_RUNS": str(folder / "runs"), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg",
                 "HF_DATASETS_CACHE": str(folder / "datasets"), "COURSE_TIER": "llama-2-7b", "HF_TOKEN": KEY,
-                "COURSE_MODEL": str(llama), "COURSE_DATASET": str(guanaco)}
+                "COURSE_MODEL": str(checkpoint), "COURSE_DATASET": str(guanaco)}
     ran = subprocess.run([sys.executable, "-c", script()], env=settings, cwd=folder, text=True, capture_output=True,
                          timeout=280)
     assert ran.returncode == 0, ran.stderr[-3000:]
@@ -48,7 +47,7 @@ def test_the_same_cells_merge_a_checkpoint_in_llama_2s_layout(done):
         assert fact in out
 
 
-def test_what_would_be_published_is_whole_and_names_nothing_private(done):
+def test_what_would_be_published_is_whole_and_names_nothing_private(done, checkpoint):
     folder, _, _ = done
     outbox = folder / "runs" / "11-llama-2-7b" / "outbox"
     settings = json.loads((outbox / "adapter_config.json").read_text())
@@ -57,7 +56,8 @@ def test_what_would_be_published_is_whole_and_names_nothing_private(done):
     card = (outbox / "README.md").read_text()
     assert f"base_model: {standins.LLAMA}" in card and re.search(r"\| original \| \d\.?\d* ?", card)
     for file in outbox.iterdir():
-        assert str(folder).encode() not in file.read_bytes(), f"{file.name} names a folder of this machine"
+        for private in (folder, checkpoint):
+            assert str(private).encode() not in file.read_bytes(), f"{file.name} names a folder of this machine"
     assert not list(outbox.rglob("*.bin"))
 
 

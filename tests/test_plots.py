@@ -1,15 +1,11 @@
-"""The style, `show` and its alternative text on its way to the reader, and the drawings of figures/."""
+"""The style, `show` and its alternative text on its way to the reader, and the loss curve."""
 
 from __future__ import annotations
 
 import base64
 import io
-import pathlib
 import re
 import struct
-import subprocess
-import sys
-import textwrap
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -21,9 +17,8 @@ from IPython.utils.capture import capture_output
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from helpers import drawings, plots
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from helpers import plots
+from helpers.drawings import canvas
 
 
 @pytest.fixture
@@ -57,7 +52,7 @@ def test_show_displays_a_png_with_its_alternative_text(style):
 
 @pytest.mark.parametrize("alt", ["", "  \n", None])
 def test_show_insists_on_a_text(alt):
-    with pytest.raises(ValueError, match="describe in a sentence"):
+    with pytest.raises(ValueError, match="alt="):
         plots.show(plt.Figure(), alt=alt)
 
 
@@ -98,8 +93,8 @@ def luminance(color: str) -> float:
     return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
 
-@pytest.mark.parametrize("ink", [plots.INK, plots.GREY, plots.FROZEN, drawings.DARK_ORANGE])
-@pytest.mark.parametrize("ground", [plots.PAPER, drawings.PALE_BLUE, drawings.PALE_ORANGE, drawings.PALE_GREY])
+@pytest.mark.parametrize("ink", [plots.INK, plots.GREY, plots.FROZEN, canvas.DARK_ORANGE])
+@pytest.mark.parametrize("ground", [plots.PAPER, canvas.PALE_BLUE, canvas.PALE_ORANGE, canvas.PALE_GREY])
 def test_words_stand_out_from_their_ground(ink, ground):
     light, dark = sorted((luminance(ink), luminance(ground)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.1
@@ -112,116 +107,28 @@ def test_a_loss_curve_shows_its_data_and_refuses_what_it_cannot_show(style):
     assert ax.get_xlim()[1] >= 100 and ax.get_yscale() == "log" and ax.texts[0].get_text() == "0.5"
     plots.png(plots.loss_curve([], []))
     for loss in (float("nan"), float("inf"), 0.0, -1.0):
-        with pytest.raises(ValueError, match="at step 2: .*lower the learning rate"):
+        with pytest.raises(ValueError, match=f"{loss} at step 2"):
             plots.loss_curve([1, 2], [1.0, loss])
-    with pytest.raises(ValueError, match="2 steps but 1 losses"):
+    with pytest.raises(ValueError, match="2 steps.*1 loss"):
         plots.loss_curve([1, 2], [1.0])
 
 
 @pytest.mark.parametrize("loss", [1e-5, 0.01, 0.33, 1.0, 3.2, 9.99, 4000.0])
-def test_a_flat_loss_curve_still_has_a_tick(style, loss):
+def test_a_flat_loss_curve_still_has_a_tick_in_plain_digits(style, loss):
     (ax,) = plots.loss_curve([1, 2], [loss, loss]).axes
     low, high = ax.get_ylim()
-    assert [tick for tick in ax.get_yticks() if low <= tick <= high]
+    ticks = [label.get_text().replace("−", "-") for label in ax.get_yticklabels()
+             if low <= label.get_position()[1] <= high]
+    assert ticks and all(low <= float(tick) <= high for tick in ticks)
 
 
-def numbers_apart(svg: str) -> tuple[str, np.ndarray]:
-    """The drawing without its numbers and hashed names, and its numbers: another CPU may differ in a last digit."""
-    svg = re.sub(r"\b[mpc][0-9a-f]{10}\b", "ID", svg)
-    number = r"-?\d+\.?\d*(?:e-?\d+)?"
-    return re.sub(number, "N", svg), np.array([float(n) for n in re.findall(number, svg)])
-
-
-@pytest.mark.parametrize("name", plots.ALT)
-def test_the_committed_drawings_are_what_the_code_draws(tmp_path, name):
-    drawn = {path.name: path.read_text() for path in drawings.draw_all(tmp_path / "a")}[name]
-    again = {path.name: path.read_text() for path in drawings.draw_all(tmp_path / "b")}[name]
-    assert drawn == again, "the same drawing must be the same file"
-    committed = (ROOT / "figures" / name).read_text()
-    (shape, values), (committed_shape, committed_values) = numbers_apart(drawn), numbers_apart(committed)
-    assert shape == committed_shape, f"figures/{name} is out of date: run `make figures`"
-    np.testing.assert_allclose(values, committed_values, atol=0.02, err_msg=f"figures/{name}: run `make figures`")
-    assert "<text" not in drawn and "<dc:date>" not in drawn and len(drawn) < 150_000
-
-
-@pytest.mark.parametrize("name", plots.ALT)
-def test_words_in_a_drawing_do_not_overlap_each_other_or_leave_it(name):
-    fig = getattr(drawings, name.removesuffix(".svg"))()
-    fig.canvas.draw()
-    words = [(text.get_text(), text.get_window_extent()) for text in fig.axes[0].texts]
-    assert all(text.get_fontsize() >= 10 for text in fig.axes[0].texts)
-    for i, (word, extent) in enumerate(words):
-        assert 5 <= extent.x0 < extent.x1 <= fig.bbox.width - 5, word
-        assert 5 <= extent.y0 < extent.y1 <= fig.bbox.height - 5, word
-        for other, box in words[i + 1:]:
-            assert not extent.overlaps(box), f"{word!r} and {other!r}"
-
-
-def test_drawing_works_as_a_command_without_warnings(tmp_path):
-    code = f"import pathlib; from helpers.drawings import draw_all; draw_all(pathlib.Path({str(tmp_path)!r}))"
-    run = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0 and not run.stderr, run.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(plots.ALT)
-
-
-def test_the_levers_are_arithmetic():
-    total = {name: sum(parts.values()) for name, parts in drawings.training_bytes().items()}
-    assert drawings.LINEARS + drawings.OTHERS == 6_738_415_616
-    assert total["Full fine-tuning"] == 12 * 6_738_415_616
-    assert total["Shrink: NF4"] / 2**30 == pytest.approx(3.60, abs=0.005)  # with a bf16 embedding and head
-    assert total["Both: QLoRA"] - total["Shrink: NF4"] == 12 * 39_976_960
-    shapes = [(4096, 4096)] * 4 + [(4096, 11008)] * 3
-    assert drawings.LORA_R16 == 32 * 16 * sum(d + k for d, k in shapes)
-    assert drawings.LINEARS == 32 * sum(d * k for d, k in shapes)
-    for value in total.values():
-        assert f"{value / 1e9:.1f} GB" in plots.ALT["levers.svg"]
-
-
-def test_the_map_lists_the_lessons_that_exist():
-    drawn = {line[:2]: line[4:] for lessons in drawings.PARTS.values() for line in lessons}
-    assert list(drawn) == [f"{n:02d}" for n in range(1, 14)]
-    for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"):
-        title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0]
-        assert path.name[:2] == "00" or drawn[path.name[:2]].rstrip(".") in title, f"{path.name}: {title}"
-
-
-def documents() -> list[tuple[str, str]]:
-    """(name, markdown) of the README and of every notebook's text cells."""
-    readme = ROOT / "README.md"
-    found = [(readme.name, readme.read_text(encoding="utf-8"))] if readme.exists() else []
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        cells = nbformat.read(path, as_version=4).cells
-        found.append((path.name, "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")))
-    return found
-
-
-def wrong_embeddings(markdown: str) -> list[str]:
-    """What is wrong with the drawings that this markdown embeds: another text than ALT's, or no such drawing."""
-    faults = []
-    for alt, name in re.findall(r"!\[([^\]]*)\]\((?:[^)\s]*/)?figures/([\w.-]+\.svg)[^)]*\)", markdown):
-        if plots.ALT.get(name) != alt:
-            faults.append(f"{name}: write ![{plots.ALT.get(name, 'no such drawing')}]")
-    for tag in re.findall(r"<img[^>]*figures/[\w.-]+\.svg[^>]*>", markdown):
-        name = re.search(r"figures/([\w.-]+\.svg)", tag)[1]
-        if f'alt="{plots.ALT.get(name)}"' not in tag:
-            faults.append(f"{name}: write alt=\"{plots.ALT.get(name, 'no such drawing')}\"")
-    return faults
-
-
-def test_every_embedded_drawing_has_its_alternative_text():
-    faults = {name: wrong_embeddings(markdown) for name, markdown in documents()}
-    assert not any(faults.values()), textwrap.indent(str(faults), "  ")
-
-
-def test_a_wrong_embedding_is_noticed():
-    right = f"![{plots.ALT['qlora.svg']}](../figures/qlora.svg)"
-    assert not wrong_embeddings(right)
-    assert wrong_embeddings("![QLoRA](../figures/qlora.svg)")
-    assert wrong_embeddings("![](figures/course.svg)")
-    assert wrong_embeddings(right.replace("qlora.svg)", "qlora2.svg)"))
-    assert wrong_embeddings('<img src="figures/course.svg" width="800">')
-
-
-@pytest.mark.parametrize("alt", plots.ALT.values())
-def test_alternative_texts_can_stand_in_markdown(alt):
-    assert not set('[]"\n<>') & set(alt) and 80 < len(alt) < 600 and alt.endswith(".")
+def test_a_heat_map_keeps_its_colours_through_the_palette(style):
+    fig, ax = plt.subplots()
+    image = ax.imshow(np.linspace(0, 1, 256).reshape(16, 16), interpolation="nearest")
+    fig.colorbar(image)
+    fig.set_layout_engine("none")  # or each drawing moves a little
+    as_drawn = io.BytesIO()
+    fig.savefig(as_drawn, format="png")
+    before = (plt.imread(io.BytesIO(as_drawn.getvalue())) * 255).round()
+    assert np.abs(fig_pixels(fig) - before).max() <= 8, "of 255: as an eye cannot see"
+    plt.close(fig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import traceback
 from pathlib import Path
 
@@ -72,8 +73,8 @@ def test_a_parcel_says_what_would_be_sent(folder):
 
 
 @pytest.mark.parametrize("name, data, said", [
-    ("training_args.bin", b"x", "training_args.bin is a pickle"), ("old/optimizer.pt", b"x", "old/optimizer.pt is a"),
-    ("log.txt", b"token=" + KEY.encode(), "log.txt holds what looks like a token"),
+    ("training_args.bin", b"x", "training_args.bin"), ("old/optimizer.pt", b"x", "old/optimizer.pt"),
+    ("log.txt", b"token=" + KEY.encode(), "log.txt.*token"),
 ])
 def test_what_must_not_go_out_is_refused(folder, name, data, said):
     (folder / name).parent.mkdir(exist_ok=True)
@@ -86,12 +87,12 @@ def test_what_must_not_go_out_is_refused(folder, name, data, said):
 def test_a_link_is_refused(folder, tmp_path):
     (tmp_path / "secret").write_text("mine")
     os.symlink(tmp_path / "secret", folder / "notes.txt")
-    with pytest.raises(ValueError, match="notes.txt is a link"):
+    with pytest.raises(ValueError, match="notes.txt"):
         pack(folder, REPO)
 
 
 @pytest.mark.parametrize("name, said", [
-    ("README.md", "no README.md"), ("adapter_model.safetensors", "no .safetensors")])
+    ("README.md", "README.md"), ("adapter_model.safetensors", ".safetensors")])
 def test_an_incomplete_folder_is_refused(folder, name, said):
     (folder / name).unlink()
     with pytest.raises(ValueError, match=said):
@@ -100,7 +101,7 @@ def test_an_incomplete_folder_is_refused(folder, name, said):
 
 @pytest.mark.parametrize("repo", ["villagers", "a/b/c", "/x", "x/", "a b/c", "../up", "é/x", ""])
 def test_a_name_that_is_none_is_refused(folder, repo):
-    with pytest.raises(ValueError, match="is no repository"):
+    with pytest.raises(ValueError, match=re.escape(repr(repo))):
         pack(folder, repo)
 
 
@@ -140,16 +141,16 @@ def test_only_what_was_packed_is_sent(folder, hub):
 
 
 FAILURES = [
-    ("wrong token", lambda hub: setattr(hub, "key", "hf_other"), "refused", "right to *write*"),
-    ("no right", lambda hub: hub.refuse.update({"/repos/create": 403, "/api/models/": 403}), "refused", "status 403"),
-    ("create fails", lambda hub: hub.refuse.update({"/repos/create": 500}), "down", "status 500"),
-    ("card fails", lambda hub: hub.refuse.update({"/validate-yaml": 502}), "down", "no JSON"),
-    ("lfs fails", lambda hub: hub.refuse.update({"/lfs/": 503}), "down", "status 503"),
-    ("commit fails", lambda hub: hub.refuse.update({"/commit/": 500}), "down", "status 500"),
-    ("too many", lambda hub: hub.refuse.update({"/preupload/": 429}), "busy", "Wait five minutes"),
-    ("create cut", lambda hub: hub.cut.add("/repos/create"), "unreachable", "connection broke"),
-    ("weights cut", lambda hub: hub.cut.add("/lfs/"), "unreachable", "connection broke"),
-    ("commit cut", lambda hub: hub.cut.add("/commit/"), "unreachable", "connection broke"),
+    ("wrong token", lambda hub: setattr(hub, "key", "hf_other"), "refused", "write"),
+    ("no right", lambda hub: hub.refuse.update({"/repos/create": 403, "/api/models/": 403}), "refused", "403"),
+    ("create fails", lambda hub: hub.refuse.update({"/repos/create": 500}), "down", "500"),
+    ("card fails", lambda hub: hub.refuse.update({"/validate-yaml": 502}), "down", "JSON"),
+    ("lfs fails", lambda hub: hub.refuse.update({"/lfs/": 503}), "down", "503"),
+    ("commit fails", lambda hub: hub.refuse.update({"/commit/": 500}), "down", "500"),
+    ("too many", lambda hub: hub.refuse.update({"/preupload/": 429}), "busy", "Wait"),
+    ("create cut", lambda hub: hub.cut.add("/repos/create"), "unreachable", "connection"),
+    ("weights cut", lambda hub: hub.cut.add("/lfs/"), "unreachable", "connection"),
+    ("commit cut", lambda hub: hub.cut.add("/commit/"), "unreachable", "connection"),
 ]
 
 

@@ -6,8 +6,10 @@ nbval's. What was judged is read from the engine's verdicts, not from prose.
 
 import ast
 import json
+import warnings
 from pathlib import Path
 
+import matplotlib as mpl
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -68,8 +70,8 @@ def problems(notebook: nbformat.NotebookNode, names: list[str]) -> list[str]:
     return found + [f"{name} belongs to another lesson" for name in stubbed if name not in names]
 
 
-def pruned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The setup cell, imports, and exercises with their solutions; at the end a cell that prints the verdicts."""
+def pruned(notebook: nbformat.NotebookNode) -> list[str]:
+    """The setup cell, the cells of imports, and the exercises with their solutions."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     kept = []
     for index, cell in enumerate(code):
@@ -78,22 +80,24 @@ def pruned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             kept += [registry.source(EXERCISES[name]) for name in names]
         elif index == 0 or only_imports(tree) or checks(tree):
             kept.append(cell.source)
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in [*kept, ASK]])
+    return kept
 
 
-def statuses(notebook: nbformat.NotebookNode, folder: Path) -> dict[str, str]:
-    """Run the pruned notebook in `folder` and return the verdicts by name. Raises nbclient's error of a cell."""
+def statuses(cells: list[str]) -> dict[str, str]:
+    """Run the cells in a namespace of their own, here, and return the verdicts by name."""
+    registry.verdicts.clear()
+    space: dict = {"__name__": "__main__"}
+    with warnings.catch_warnings(), mpl.rc_context():
+        for number, cell in enumerate(cells):
+            exec(compile(source.parse(cell), f"<cell {number}>", "exec"), space)
+    return {name: verdict.status for name, verdict in registry.verdicts.items()}
+
+
+def statuses_in_a_kernel(cells: list[str], folder: Path) -> dict[str, str]:
+    """The same in a kernel of its own. Raises nbclient's error of a cell."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in [*cells, ASK]])
     run = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     return json.loads(run.execute().cells[-1].outputs[-1].text)
-
-
-@pytest.fixture(autouse=True)
-def course_environment(monkeypatch):
-    """The settings under which notebooks run, for the kernel only."""
-    for name, value in environment.SETTINGS.items():
-        monkeypatch.setenv(name, value)
-    for name in environment.FOREIGN:
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -102,8 +106,9 @@ def test_exercises_stand_as_written(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_solutions_in_place(path):
-    found = statuses(pruned(nbformat.read(path, as_version=4)), path.parent)
+def test_solutions_in_place(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    found = statuses(pruned(nbformat.read(path, as_version=4)))
     assert found == dict.fromkeys(lesson_of(path), "correct")
 
 
@@ -142,8 +147,18 @@ def test_unused_and_foreign_exercises_are_found():
     assert problems(notebook("model_bytes", "model_bytes"), ["model_bytes"]) == ["model_bytes has two stubs"]
 
 
-def test_every_solution_runs_in_a_kernel_and_a_wrong_one_is_seen(tmp_path):
-    run = pruned(notebook(*EXERCISES))
-    broken = [cell for cell in run.cells if "(parameters * bits + 7) // 8" in cell.source]
-    broken[0].source = broken[0].source.replace("(parameters * bits + 7) // 8", "parameters * bits")
-    assert statuses(run, tmp_path) == dict.fromkeys(EXERCISES, "correct") | {"model_bytes": "wrong"}
+def test_every_solution_runs_in_a_kernel_and_a_wrong_one_is_seen(tmp_path, monkeypatch):
+    for name, value in environment.SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    for name in environment.FOREIGN:
+        monkeypatch.delenv(name, raising=False)
+    cells = pruned(notebook(*EXERCISES))
+    (broken,) = [i for i, cell in enumerate(cells) if "(parameters * bits + 7) // 8" in cell]
+    cells[broken] = cells[broken].replace("(parameters * bits + 7) // 8", "parameters * bits")
+    assert statuses_in_a_kernel(cells, tmp_path) == dict.fromkeys(EXERCISES, "correct") | {"model_bytes": "wrong"}
+
+
+def test_a_solution_whose_import_is_missing_is_seen():
+    cells = [cell.replace("import torch\n", "") for cell in pruned(notebook("share_moved"))]
+    with pytest.raises(NameError, match="torch"):
+        statuses(cells)

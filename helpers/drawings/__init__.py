@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.figure import Figure
 
 from helpers.drawings.absmax import absmax, outliers
 from helpers.drawings.blocks import blocks
@@ -25,16 +26,18 @@ from helpers.plots import STYLE
 FIGURES = Path(__file__).resolve().parents[2] / "figures"
 
 __all__ = ["ALT", "absmax", "blocks", "course", "draw_all", "family", "formats", "gradients", "levers", "lora",
-           "merging", "nested_scales", "nf4_bins", "outliers", "qlora"]
+           "merging", "nested_scales", "nf4_bins", "outliers", "qlora", "save"]
+
+
+def save(fig: Figure, path: Path) -> None:
+    """Write a drawing as SVG. The same drawing is the same file: text as outlines, no date, no version."""
+    with mpl.rc_context(STYLE):
+        fig.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def draw_all(folder: Path = FIGURES) -> list[Path]:
-    """Draw every SVG of the course into `folder` and return their paths.
-
-    Byte for byte the same each time: text as outlines, no date, no version.
-    """
+    """Draw every SVG of the course into `folder` and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in DRAWINGS.items():
-        with mpl.rc_context(STYLE):
-            draw().savefig(folder / name, format="svg", metadata={"Date": None, "Creator": None})
+        save(draw(), folder / name)
     return [folder / name for name in DRAWINGS]

@@ -98,16 +98,11 @@ class Tier:
         rows = self.max_steps * self.batch * self.accumulation if self.max_steps > 0 else self.epochs * self.rows
         return int(rows * min(self.row_tokens, self.max_length))
 
-    def forecast(self, gpu: bool = True, batch: int | None = None, sequence: int | None = None, r: int | None = None,
-                 checkpointing: bool | None = None) -> Ledger:
-        """`memory.forecast_training` of this tier's run in NF4 with double quantization; arguments replace its own.
-
-        On a GPU in 16 bit, on a CPU in fp32.
-        """
+    def forecast(self, gpu: bool = True) -> Ledger:
+        """`memory.forecast_training` of this run in NF4 with double quantization; in 16 bit, on a CPU in fp32."""
         return forecast_training(
-            self.size.config(), r or self.r, self.targets, batch or self.batch, sequence or self.max_length,
-            checkpointing=self.checkpointing if checkpointing is None else checkpointing, dropout=self.dropout > 0,
-            dtype=torch.bfloat16 if gpu else torch.float32, gpu=gpu)
+            self.size.config(), self.r, self.targets, self.batch, self.max_length, checkpointing=self.checkpointing,
+            dropout=self.dropout > 0, dtype=torch.bfloat16 if gpu else torch.float32, gpu=gpu)
 
     def needs(self, folder: str | Path | None = None, gpu: bool = True) -> Needs:
         """Memory, disk and work of this tier's run; from the checkpoint in `folder` if given, else from the table.

@@ -1,6 +1,7 @@
 """The rules for notebooks: each takes a notebook and its path, and yields what is wrong as sentences (none: all well).
 
-    problems(notebook, path)   every rule at once: `make notebooks` prints them, test_notebook_rules.py demands none
+    problems(notebook, path)   what breaks a rule: `make notebooks` prints it, test_notebook_rules.py demands none
+    advice(notebook, path)     what a lesson should look like, and may have a reason not to: only printed
 """
 
 from __future__ import annotations
@@ -54,22 +55,26 @@ def first_cell(notebook: NotebookNode, path: Path) -> Iterator[str]:
 
 
 def anatomy(notebook: NotebookNode, path: Path) -> Iterator[str]:
-    """A lesson has its card and its closing parts; from 01 on, four exercises or more, one of them a bug to spot."""
-    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    """A lesson has its card and its closing parts."""
+    prose = _prose(notebook)
     if not all(word in notebook.cells[0].source for word in CARD):
-        yield f"the first cell must hold the card: {' · '.join(CARD)}"
-    if path.name.startswith("00"):
-        return
-    for part in PARTS:
+        yield f"the first cell lacks the card: {' · '.join(CARD)}"
+    for part in PARTS if not path.name.startswith("00") else ():
         if not re.search(rf"^## {part}", prose, re.MULTILINE):
             yield f"the part '## {part}' is missing"
-    exercises = re.findall(r"^### +(★{1,3} .*)$", prose, re.MULTILINE)
-    if len(exercises) < 4:
-        yield f"{len(exercises)} exercises ('### ★★ Title · 8 min'): a lesson has 4 or more"
-    for exercise in exercises:
+
+
+def exercises(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """From lesson 01 on: four exercises or more, each with its minutes, one of them a bug to spot."""
+    if path.name.startswith("00"):
+        return
+    found = re.findall(r"^### +(★{1,3} .*)$", _prose(notebook), re.MULTILINE)
+    if len(found) < 4:
+        yield f"{len(found)} exercises ('### ★★ Title · 8 min'): a lesson has 4 or more"
+    for exercise in found:
         if not re.search(r"· \d+ min", exercise):
             yield f"the exercise '{exercise}' does not say how many minutes it takes"
-    if not any("spot the bug" in exercise.lower() for exercise in exercises):
+    if not any("spot the bug" in exercise.lower() for exercise in found):
         yield "no exercise is a 'Spot the bug'"
 
 
@@ -205,13 +210,19 @@ def nothing_twice(notebook: NotebookNode, path: Path) -> Iterator[str]:
 
 
 RULES = (
-    setup_cell, first_cell, anatomy, cell_length, executed, nbval_marks, clean_text, images, metadata,
-    safe_code, in_helpers, no_marks, nothing_twice)
+    setup_cell, first_cell, exercises, executed, nbval_marks, clean_text, images, metadata, safe_code, in_helpers,
+    no_marks, nothing_twice)
+ADVICE = (anatomy, cell_length)
 
 
 def problems(notebook: NotebookNode, path: Path) -> list[str]:
     """What all rules say about the notebook."""
     return [problem for rule in RULES for problem in rule(notebook, path)]
+
+
+def advice(notebook: NotebookNode, path: Path) -> list[str]:
+    """What may be better another way."""
+    return [remark for rule in ADVICE for remark in rule(notebook, path)]
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -246,6 +257,10 @@ def _output_problems(output: NotebookNode) -> Iterator[str]:
         yield f"the output holds a memory address, {found[0]!r}, which changes with every run"
     if PROGRESS.search(text):
         yield "the output holds a progress bar: switch it off (disable_tqdm=True)"
+
+
+def _prose(notebook: NotebookNode) -> str:
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
 def _joined(value: str | list[str]) -> str:

@@ -70,8 +70,11 @@ def _make(path: Path, timeout: int) -> bool:
         return False
     write(path, content)
     print(f"{path}: {time.monotonic() - start:.0f} s, {len(content.encode()) / 1024:.0f} kB")
-    for problem in rules.problems(nbformat.reads(content, as_version=4), path):
+    notebook = nbformat.reads(content, as_version=4)
+    for problem in rules.problems(notebook, path):
         print(f"  still to mend: {problem}")
+    for remark in rules.advice(notebook, path):
+        print(f"  to consider: {remark}")
     return True
 
 

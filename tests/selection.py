@@ -1,0 +1,76 @@
+"""Which tests `make quick` runs, and in which order the files start."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Files of more than about eight seconds, longest first: they start in this order, so that two processes end together,
+# and `make quick` leaves out those that nobody changed. `pytest --durations=40` shows what belongs here.
+SLOW = (
+    "tests/test_lesson_10.py",
+    "notebooks/10_fine_tuning_llama_2.ipynb",
+    "notebooks/07_how_low_is_low_rank.ipynb",
+    "notebooks/08_the_peft_family.ipynb",
+    "notebooks/09_qlora_from_scratch.ipynb",
+    "tests/test_pocket.py",
+    "tests/test_gpu_script.py",
+    "tests/test_browser.py",
+    "notebooks/11_merge_evaluate_share.ipynb",
+    "notebooks/06_lora_from_scratch.ipynb",
+    "notebooks/05_double_quantization.ipynb",
+    "notebooks/04_nf4.ipynb",
+    "notebooks/03_block_quantization.ipynb",
+    "notebooks/02_absmax_quantization.ipynb",
+    "notebooks/01_float_formats.ipynb",
+    "notebooks/00_start_here.ipynb",
+    "tests/test_browser_numbers.py",
+    "tests/test_lesson_11.py",
+    "tests/test_explorers_numbers.py",
+    "tests/test_make.py",
+    "tests/test_notebook_tools.py",
+    "tests/test_experiments.py",
+)
+
+
+def changed() -> set[str]:
+    """The files that differ from where this branch left main, committed or not, and new ones; empty without git."""
+    base = next(filter(None, (_git("merge-base", "HEAD", main) for main in ("origin/main", "main"))), ["HEAD"])[0]
+    return {*_git("diff", "--name-only", base), *_git("ls-files", "--others", "--exclude-standard")}
+
+
+def left_out(name: str, changes: Iterable[str]) -> bool:
+    """Whether `make quick` leaves out a file: unchanged notebooks, and slow tests of unchanged modules.
+
+    A test file belongs to the module of its name: test_hub.py to helpers/finale/hub.py.
+    """
+    if name in changes or not (name.endswith(".ipynb") or name in SLOW):
+        return False
+    subject = Path(name).stem.removeprefix("test_")
+    return subject not in {subject for change in changes for subject in _subjects(change)}
+
+
+def rank(name: str) -> int:
+    """Where a file stands in the order."""
+    return SLOW.index(name) if name in SLOW else len(SLOW)
+
+
+def _subjects(change: str) -> set[str]:
+    """helpers/pocket/train.py → pocket, train, pocket_train."""
+    path = Path(change)
+    if path.parts[0] != "helpers" or path.suffix != ".py":
+        return set()
+    parts = path.with_suffix("").parts[1:]
+    return {*parts, "_".join(parts)}
+
+
+def _git(*arguments: str) -> list[str]:
+    """The lines that git prints; none where it fails."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return []
+    return done.stdout.splitlines() if done.returncode == 0 else []

@@ -1,0 +1,45 @@
+"""`make quick` leaves out what is slow and was not touched, and nothing else."""
+
+import selection
+
+
+def test_the_slow_files_exist():
+    assert [name for name in selection.SLOW if not (selection.ROOT / name).is_file()] == []
+    assert len(set(selection.SLOW)) == len(selection.SLOW)
+
+
+def test_what_is_left_out(monkeypatch):
+    slow = ("notebooks/04_nf4.ipynb", "tests/test_hub.py", "tests/test_pocket_train.py")
+    monkeypatch.setattr(selection, "SLOW", slow)
+    every = ["notebooks/00_start_here.ipynb", "tests/test_floats.py", *slow]
+
+    def runs(*changes):
+        return [name for name in every if not selection.left_out(name, changes)]
+
+    assert runs() == ["tests/test_floats.py"]
+    assert runs("notebooks/00_start_here.ipynb", "tests/test_hub.py") == [
+        "notebooks/00_start_here.ipynb", "tests/test_floats.py", "tests/test_hub.py"]
+    assert runs("helpers/finale/hub.py") == ["tests/test_floats.py", "tests/test_hub.py"]
+    assert runs("helpers/pocket/train.py") == ["tests/test_floats.py", "tests/test_pocket_train.py"]
+    assert runs("README.md", "helpers/hub.json") == ["tests/test_floats.py"]
+
+
+def test_an_uncommitted_and_a_new_file_count_as_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(selection, "ROOT", tmp_path)
+    assert selection.changed() == set(), "without git"
+
+    def git(*arguments):
+        assert selection._git("-c", "user.name=a", "-c", "user.email=a@b", *arguments) is not None
+
+    git("init", "-q", "-b", "main")
+    for name in ("same", "committed", "edited"):
+        (tmp_path / name).write_text("1")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    assert selection.changed() == set()
+    git("checkout", "-qb", "mine")
+    (tmp_path / "committed").write_text("2")
+    git("commit", "-qam", "second")
+    (tmp_path / "edited").write_text("2")
+    (tmp_path / "new").write_text("2")
+    assert selection.changed() == {"committed", "edited", "new"}
