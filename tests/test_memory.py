@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peak import Peak
+from helpers.memory.peak import Peak
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Config, LlamaConfig
 from trl import SFTConfig, SFTTrainer
@@ -200,7 +200,7 @@ def training_step_peak(folder, config, batch, sequence, r, checkpointing, dropou
 def test_training_forecast_is_the_peak_of_a_real_step_within_5_percent(
         tmp_path, batch, sequence, r, checkpointing, dropout, dtype, monkeypatch):
     monkeypatch.setattr("trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE", 64)  # else the head is all there is to see
-    monkeypatch.setattr("helpers.memory.TILE", (4096, 64))
+    monkeypatch.setattr("helpers.memory.forecast.TILE", (4096, 64))
     config = LlamaConfig(hidden_size=512, intermediate_size=1376, num_hidden_layers=4, num_attention_heads=8,
                          vocab_size=64, pad_token_id=3)
     peak = training_step_peak(tmp_path, config, batch, sequence, r, checkpointing, dropout, dtype)

@@ -1,14 +1,10 @@
-"""The memory ledger: what a model, quantized or not, holds in memory, and what training it will take.
-
-Bytes, each storage once. `forecast_weights` and `forecast_training` know only a config; `measure` looks at a model.
-"""
+"""What a model and its training will hold in memory, by arithmetic: from a config alone, before anything is loaded."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from functools import cache
 
 import torch
@@ -16,12 +12,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from helpers.quantization import QuantizedTensor
+from helpers.memory.ledger import HELD, Ledger
 
-GIB = 2**30
-CARDS = (8, 12, 16, 24, 48, 80)  # GB of memory on the GPUs that people have
 TILE = (4096, 32_768)  # tokens, vocabulary: the piece of the logits that TRL 1.16 makes at a time
-HELD = ("parameters", "codes", "absmax", "nested absmax", "codebooks", "offsets", "buffers")
 INPUTS = {"q_proj": "hidden", "k_proj": "hidden", "v_proj": "hidden", "o_proj": "attention",  # what a Llama's linears
           "gate_proj": "middle", "up_proj": "middle", "down_proj": "gated"}                    # read
 
@@ -37,75 +30,6 @@ LLAMAS: Mapping[str, PretrainedConfig] = {
     "LLaMA-33B": _llama(6656, 17920, 60, 52), "LLaMA-65B": _llama(8192, 22016, 80, 64),
     "Llama-2-70B": _llama(8192, 28672, 80, 64, 8),
 }
-
-
-@dataclass(frozen=True)
-class Ledger(Mapping[str, int]):
-    """Bytes by what they are for, in order. A mapping from names to bytes, with `.total` and `.table()`."""
-
-    entries: Mapping[str, int]
-
-    def __getitem__(self, name: str) -> int:
-        return self.entries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @property
-    def total(self) -> int:
-        """The sum, in bytes."""
-        return sum(self.entries.values())
-
-    def table(self) -> str:
-        """One line per entry that is not zero, and the sum, in bytes."""
-        rows = [(name, count) for name, count in self.entries.items() if count] + [("total", self.total)]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:{width}}  {count:>19,}" for name, count in rows)
-
-    def _repr_html_(self) -> str:
-        cell = "<tr><td style='text-align:left'>{}</td><td>{:,}</td></tr>".format
-        rows = "".join(cell(name, count) for name, count in self.entries.items() if count)
-        return f"<table><tr><th></th><th>bytes</th></tr>{rows}{cell('<b>total</b>', self.total)}</table>"
-
-
-def measure(model: nn.Module) -> Ledger:
-    """Bytes that a model holds, by the kinds of HELD; tensors that share memory are counted once.
-
-    Knows bitsandbytes' 4-bit weights, whose scales are no parameters and no buffers (`weight.quant_state`), and
-    modules that hold a `QuantizedTensor` in the attribute `quantized`. Everything else is a parameter or a buffer.
-    """
-    entries, seen = dict.fromkeys(HELD, 0), set()
-
-    def add(kind: str, tensor: torch.Tensor | None) -> None:
-        if tensor is not None and (storage := tensor.untyped_storage())._cdata not in seen:
-            seen.add(storage._cdata)
-            entries[kind] += storage.nbytes()
-
-    for module in model.modules():
-        if isinstance(quantized := getattr(module, "quantized", None), QuantizedTensor):
-            nested = isinstance(quantized.scales, QuantizedTensor)
-            add("codes", quantized.packed)
-            add("codebooks", quantized.codebook)
-            add("offsets", quantized.offset)
-            add("absmax", quantized.scales.packed if nested else quantized.scales)
-            add("nested absmax", quantized.scales.scales if nested else None)
-            add("codebooks", quantized.scales.codebook if nested else None)
-        for parameter in module.parameters(recurse=False):
-            state = getattr(parameter, "quant_state", None)
-            add("parameters" if state is None else "codes", parameter)
-            if state is not None:
-                add("absmax", state.absmax)
-                add("codebooks", state.code)
-                add("offsets", state.offset)
-                add("nested absmax", state.state2.absmax if state.nested else None)
-                add("codebooks", state.state2.code if state.nested else None)
-    for module in model.modules():  # last: a buffer that belongs to a quantized tensor has been counted as that
-        for buffer in module.buffers(recurse=False):
-            add("buffers", buffer)
-    return Ledger(entries)
 
 
 def skeleton(config: PretrainedConfig) -> nn.Module:
@@ -206,6 +130,15 @@ def layer_activations(config: LlamaConfig, r: int, targets: str | Collection[str
     return norms + 2 * 4 + attention + gate + inputs + masks + len(adapted) * 4 * r
 
 
+def check_training(config: PretrainedConfig, batch: int, sequence: int) -> None:
+    """Raises ValueError for batch or sequence below 1, and for a config that is no Llama's."""
+    if batch < 1 or sequence < 1:
+        raise ValueError(f"batch={batch}, sequence={sequence}: take 1 or more of each")
+    if not hasattr(config, "num_key_value_heads"):
+        raise ValueError(f"no forecast of activations for {config.model_type!r}: give a Llama-like config, "
+                         "or ask forecast_weights")
+
+
 def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collection[str] = "all-linear", batch: int = 1,
                       sequence: int = 512, bits: int = 4, double_quant: bool = True, checkpointing: bool = True,
                       dropout: bool = False, optimizer_bytes: int = 8, dtype: torch.dtype = torch.bfloat16,
@@ -221,11 +154,7 @@ def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collectio
     times, and a mask.
     Raises ValueError for batch or sequence below 1, for a config that is no Llama's, and as `forecast_weights`.
     """
-    if batch < 1 or sequence < 1:
-        raise ValueError(f"batch={batch}, sequence={sequence}: take 1 or more of each")
-    if not hasattr(config, "num_key_value_heads"):
-        raise ValueError(f"no forecast of activations for {config.model_type!r}: give a Llama-like config, "
-                         "or ask forecast_weights")
+    check_training(config, batch, sequence)
     weights = forecast_weights(config, bits, double_quant, dtype=dtype)
     trained, tokens, layers = lora_weights(config, r, targets), batch * sequence, config.num_hidden_layers
     width = 4 if bits == 32 else dtype.itemsize
@@ -242,11 +171,3 @@ def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collectio
         "activations": layers * (tokens * width * h + (0 if checkpointing else layer)),
         "workspace": max(at_work, head),
     })
-
-
-def smallest_card(bytes_needed: int, cards: Collection[int] = CARDS) -> int | None:
-    """The smallest of `cards` (GB as they are sold, of 2**30 bytes) that holds so many bytes; None if none does.
-
-    A gibibyte is set aside for CUDA itself and the allocator's gaps (assumed, not measured).
-    """
-    return next((card for card in sorted(cards) if bytes_needed <= (card - 1) * GIB), None)

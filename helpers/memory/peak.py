@@ -1,0 +1,83 @@
+"""The memory that torch's tensors hold while something runs, counted at every operation: how much, when, what for."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Peak(TorchDispatchMode):
+    """`with Peak(model) as peak: ...` then `peak.bytes`: the most that was alive at once, each storage once.
+
+    It sees what operations give back, on any device and without one (FakeTensors too); scratch memory inside a kernel
+    it does not see. It keeps every birth and death as an event, so that one can ask afterwards what was alive when.
+    """
+
+    def __init__(self, *models: torch.nn.Module) -> None:
+        super().__init__()
+        self.alive: dict[int, tuple[int, Any]] = {}  # a storage's address -> its number, and a reference to it
+        self.sizes: list[int] = []  # bytes of the storage of each number
+        self.events: list[int] = []  # n: storage number n was born; ~n: it died
+        for model in models:
+            for tensor in [*model.parameters(), *model.buffers()]:
+                for part in (tensor, *quantization_tensors(tensor)):
+                    self.add(part)
+
+    def add(self, tensor: torch.Tensor) -> None:
+        """Count a tensor's storage from now on, if it is not counted yet."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.alive or not size:
+            return
+
+        def gone(_, key=key, number=len(self.sizes)):
+            self.alive.pop(key, None)
+            self.events.append(~number)
+
+        self.alive[key] = len(self.sizes), weakref.ref(storage, gone)
+        self.events.append(len(self.sizes))
+        self.sizes.append(size)
+
+    def number(self, tensor: torch.Tensor) -> int:
+        """The number of a living tensor's storage."""
+        return self.alive[tensor.untyped_storage()._cdata][0]
+
+    def highest(self, start: int = 0, stop: int | None = None) -> tuple[int, set[int]]:
+        """The most bytes alive between two events, and the numbers of the storages that held them."""
+        now = most = moment = 0
+        for place, number in enumerate(self.events[:stop]):
+            now += self.sizes[number] if number >= 0 else -self.sizes[~number]
+            if place == start or (place > start and now > most):
+                most, moment = now, place
+        return most, self.living(moment + 1)
+
+    def living(self, stop: int | None = None) -> set[int]:
+        """The numbers of the storages that are alive after so many events; None for all."""
+        alive: set[int] = set()
+        for number in self.events[:stop]:
+            alive.add(number) if number >= 0 else alive.remove(~number)
+        return alive
+
+    @property
+    def bytes(self) -> int:
+        """The most that was alive at once."""
+        return self.highest()[0]
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.add(leaf)
+        return result
+
+
+def quantization_tensors(weight: torch.Tensor) -> list[torch.Tensor]:
+    """The scales and tables of a bitsandbytes weight, which are no parameters and no buffers; none for another."""
+    state = getattr(weight, "quant_state", None)
+    inner = state.state2 if state is not None and state.nested else None
+    parts = [] if state is None else [state.absmax, state.code, state.offset, inner and inner.absmax, inner and inner.code]
+    return [part for part in parts if part is not None]
