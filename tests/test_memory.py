@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from helpers.memory.peak import Peak
+
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Config, LlamaConfig
 from trl import SFTConfig, SFTTrainer
@@ -28,11 +28,6 @@ from helpers.pocket import WEIGHTS as POCKET_WEIGHTS
 
 SMALL = LlamaConfig(hidden_size=128, intermediate_size=352, num_hidden_layers=2, num_attention_heads=4,
                     num_key_value_heads=2, vocab_size=100)  # 352 · 128 is no multiple of 64 · 256
-
-
-def load(path, dtype=torch.bfloat16, **settings):
-    return AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, quantization_config=BitsAndBytesConfig(load_in_4bit=True, **settings) if settings else None)
 
 
 @pytest.fixture(scope="module")
@@ -159,39 +154,6 @@ def test_training_forecast_grows_with_what_costs_memory(r, batch, sequence, bits
 def test_smallest_card():
     assert smallest_card(0) == min(CARDS) and smallest_card(15 * GIB) == 16 and smallest_card(15 * GIB + 1) == 24
     assert smallest_card(90 * GIB) is None
-
-
-def training_step_peak(folder, config, batch, sequence, r, checkpointing, dropout, dtype):
-    """Bytes at the peak of one step of TRL's trainer, bitsandbytes and PEFT underneath; random weights."""
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    model = load(folder, dtype, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
-    for module in model.modules():
-        if isinstance(module, bnb.nn.Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-    row = {"input_ids": [5 + n % 50 for n in range(sequence)]}
-    arguments = SFTConfig(
-        output_dir=str(folder / "out"), max_steps=1, per_device_train_batch_size=batch, max_length=sequence,
-        gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False}, bf16=False,
-        optim="adamw_torch", report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True)
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list([row] * batch),
-                         processing_class=AutoTokenizer.from_pretrained(POCKET_WEIGHTS), peft_config=LoraConfig(
-                             r=r, target_modules="all-linear", lora_dropout=dropout, task_type="CAUSAL_LM"))
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    seen, step = [], trainer.training_step
-
-    def measured(*arguments):
-        with Peak(trainer.model) as peak:
-            for parameter in trainer.model.parameters():  # as where gradients are accumulated over several batches
-                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-            result = step(*arguments)
-        seen.append(peak.bytes)
-        return result
-
-    trainer.training_step = measured
-    trainer.train()
-    return seen[0]
 
 
 @pytest.mark.parametrize("batch, sequence, r, checkpointing, dropout, dtype", [

@@ -106,28 +106,29 @@ def lora_weights(config: PretrainedConfig, r: int, targets: str | Collection[str
 
 
 def layer_activations(config: LlamaConfig, r: int, targets: str | Collection[str] = "all-linear",
-                      dropout: bool = False, width: int = 2, gpu: bool = True) -> int:
+                      dropout: bool = False, width: int = 2, gpu: bool = True, quantized: bool = True) -> int:
     """Bytes per token that one Llama layer with LoRA saves for the backward pass, its own input left out.
 
-    width: bytes of a number in the model (2 for 16 bit, 4 for fp32); adapters are fp32. gpu: a mask of dropout takes
-    1 byte there and 4 on a CPU. Every term is a tensor that autograd keeps; tests count them by
+    width: bytes of a number in the model (2 for 16 bit, 4 for fp32); adapters are fp32. gpu: 16 bit means autocast
+    there, under which adapters compute in 16 bit too; on a CPU, without it, each makes an fp32 copy of its input. A mask
+    of dropout takes 1 byte on a GPU and 4 on a CPU. quantized: PEFT's adapter beside a plain layer copies its input, the
+    one beside a 4-bit layer does not. Every term is a tensor that autograd keeps; tests count them by
     `torch.autograd.graph.saved_tensors_hooks`.
     """
     h, f, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
     kv = h * config.num_key_value_heads // heads
     adapted = [name for name in INPUTS if targets == "all-linear" or name in targets]
-    sizes = [f if name == "down_proj" else h for name in adapted]
-    if width < 4:  # the model computes in 16 bit: both norms and every adapter make an fp32 copy of their input
-        norms, inputs = 2 * 4 * h, 4 * sum(sizes)
-    elif dropout:  # each adapter has its own input
-        norms, inputs = 4 * h, 4 * sum(sizes)
+    sizes = {name: f if name == "down_proj" else h for name in adapted}
+    adapter = 2 if gpu and width < 4 else 4  # bytes of a number in the adapters' branch
+    if dropout or (width < 4 and not (gpu and quantized)):  # each adapter has its own input
+        inputs = sum(sizes.values())
     else:  # q, k, v share one, gate and up another; that of o is the output of attention, counted there
-        norms, inputs = 4 * h, 4 * sum({INPUTS[name]: n for name, n in zip(adapted, sizes, strict=True)
-                                        if INPUTS[name] != "attention"}.values())
+        inputs = sum({INPUTS[name]: n for name, n in sizes.items() if INPUTS[name] != "attention"}.values())
+    norms = 4 * h * (2 if width < 4 else 1) + 2 * 4  # an fp32 copy of each one's input; in fp32 the first's is the layer's
     attention = width * (2 * h + 2 * kv) + 4 * heads  # q, k, v, the output, and a float32 sum per head
     gate = 3 * width * f  # the gate before and after SiLU, and the up-projection
-    masks = sum(sizes) * (1 if gpu else 4) if dropout else 0
-    return norms + 2 * 4 + attention + gate + inputs + masks + len(adapted) * 4 * r
+    masks = sum(sizes.values()) * (1 if gpu else 4) if dropout else 0
+    return norms + attention + gate + adapter * (inputs + len(adapted) * r) + masks
 
 
 def check_training(config: PretrainedConfig, batch: int, sequence: int) -> None:
@@ -158,16 +159,26 @@ def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collectio
     weights = forecast_weights(config, bits, double_quant, dtype=dtype)
     trained, tokens, layers = lora_weights(config, r, targets), batch * sequence, config.num_hidden_layers
     width = 4 if bits == 32 else dtype.itemsize
+    autocast = gpu and width < 4
     h, f, vocab = config.hidden_size, config.intermediate_size, config.vocab_size
-    layer = tokens * layer_activations(config, r, targets, dropout, width, gpu)
+    layer = tokens * layer_activations(config, r, targets, dropout, width, gpu, bits <= 4)
+    copies = width * trained if autocast else 0  # autocast's, of the adapters
+    layer += copies // layers
+    state = tokens * width * h  # what goes from layer to layer, or comes back as its gradient
     dequantized = h * f * width if bits <= 4 else 0
-    at_work = max((5 + 2 * width) * f * tokens, dequantized + 3 * f * tokens) + (layer if checkpointing else 0)
+    if autocast:
+        at_work = max(dequantized * (1 + 2 / (32 * width)) + state, (2 * width + (0 if bits <= 4 else 4)) * f * tokens) + 2 * state
+    else:
+        at_work = max((5 + 2 * width) * f * tokens, dequantized + 3 * f * tokens)
     tile = min(tokens, TILE[0])
     head = tile * TILE[1] * width + tokens * h * (8 + 2 * width) + (0 if gpu else tile * min(vocab, TILE[1]) * 29)
+    if checkpointing:
+        at_work += layer
+        head = max(head, copies + tile * TILE[1] * width + tokens * h * (4 + width))
     return Ledger({
         "weights": weights["parameters"] + weights["codes"] + weights["buffers"],
         "scales": weights["absmax"] + weights["nested absmax"] + weights["codebooks"] + weights["offsets"],
         "adapters": 4 * trained, "gradients": 4 * trained, "optimizer": optimizer_bytes * trained,
-        "activations": layers * (tokens * width * h + (0 if checkpointing else layer)),
-        "workspace": max(at_work, head),
+        "activations": layers * (state if checkpointing else layer + (state if width == 4 else 0)),
+        "workspace": int(max(at_work, head)),
     })

@@ -27,24 +27,19 @@ class Peak(TorchDispatchMode):
                 for part in (tensor, *quantization_tensors(tensor)):
                     self.add(part)
 
-    def add(self, tensor: torch.Tensor) -> None:
-        """Count a tensor's storage from now on, if it is not counted yet."""
+    def add(self, tensor: torch.Tensor) -> int | None:
+        """Count a tensor's storage from now on, if it is not counted yet; its number. None for an empty one."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self.alive or not size:
-            return
+        if key not in self.alive and size:
+            def gone(_, key=key, number=len(self.sizes)):
+                self.alive.pop(key, None)
+                self.events.append(~number)
 
-        def gone(_, key=key, number=len(self.sizes)):
-            self.alive.pop(key, None)
-            self.events.append(~number)
-
-        self.alive[key] = len(self.sizes), weakref.ref(storage, gone)
-        self.events.append(len(self.sizes))
-        self.sizes.append(size)
-
-    def number(self, tensor: torch.Tensor) -> int:
-        """The number of a living tensor's storage."""
-        return self.alive[tensor.untyped_storage()._cdata][0]
+            self.alive[key] = len(self.sizes), weakref.ref(storage, gone)
+            self.events.append(len(self.sizes))
+            self.sizes.append(size)
+        return self.alive[key][0] if size else None
 
     def highest(self, start: int = 0, stop: int | None = None) -> tuple[int, set[int]]:
         """The most bytes alive between two events, and the numbers of the storages that held them."""

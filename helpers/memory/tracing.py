@@ -83,6 +83,8 @@ def _fakes(gpu: bool) -> Iterator[None]:
         stack.enter_context(mock.patch.dict(bnb.functional.name2qmap, clear=True))
         stack.enter_context(mock.patch.object(
             bnb.functional, "create_dynamic_map", lambda signed=True: fake.from_tensor(tables[signed])))
+        stack.enter_context(mock.patch(  # else a mask is made in case that the rows, whose values it cannot see, are packed
+            "transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None))
         if gpu:
             stack.enter_context(mock.patch("torch.is_autocast_enabled", lambda device="cpu": autocast(device)))
             stack.enter_context(mock.patch(
@@ -112,7 +114,7 @@ def _skeleton(config: LlamaConfig, r: int, targets: str | list[str], bits: int, 
             r=r, target_modules=targets, lora_dropout=0.1 if dropout else 0.0, task_type="CAUSAL_LM"))
 
 
-def _load(model: nn.Module) -> None:
+def _load(model: nn.Module, dtype: torch.dtype) -> None:
     """Put tensors without data in the place of those on meta, one after the other, the 4-bit ones by bitsandbytes."""
     import bitsandbytes as bnb
 
@@ -120,7 +122,7 @@ def _load(model: nn.Module) -> None:
     for module in model.modules():
         for name, old in list(module.named_parameters(recurse=False, remove_duplicate=False)):
             if old not in made:
-                new, state = torch.empty(old.shape, dtype=torch.float32 if old.requires_grad else old.dtype), None
+                new, state = torch.empty(old.shape, dtype=torch.float32 if old.requires_grad else dtype), None
                 if isinstance(old, bnb.nn.Params4bit):
                     new, state = bnb.functional.quantize_4bit(
                         new, quant_type=old.quant_type, compress_statistics=old.compress_statistics)
@@ -146,7 +148,7 @@ def _optimizer(model: nn.Module, optimizer_bytes: int) -> torch.optim.Optimizer 
     return optimizer
 
 
-def _kinds(model: nn.Module, optimizer: torch.optim.Optimizer | None, peak: Peak) -> dict[int, str]:
+def _kinds(model: nn.Module, optimizer: torch.optim.Optimizer | None, peak: Peak) -> dict[int | None, str]:
     """What the storages that are there before the step are for, by their numbers."""
     held: dict[str, list[torch.Tensor]] = {"weights": list(model.buffers()), "scales": [], "adapters": [], "gradients": []}
     for parameter in model.parameters():
@@ -155,7 +157,7 @@ def _kinds(model: nn.Module, optimizer: torch.optim.Optimizer | None, peak: Peak
         held["gradients"] += [] if parameter.grad is None else [parameter.grad]
     states = [] if optimizer is None else [part for state in optimizer.state.values() for part in state.values()]
     held["optimizer"] = [part for part in states if isinstance(part, torch.Tensor)]
-    return {peak.number(tensor): kind for kind, tensors in held.items() for tensor in tensors}
+    return {peak.add(tensor): kind for kind, tensors in held.items() for tensor in tensors}
 
 
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer | None, rows: torch.Tensor, autocast: torch.dtype | None,
@@ -211,7 +213,7 @@ def trace(config: LlamaConfig, r: int = 16, targets: str | Collection[str] = "al
     model = _skeleton(config, r, targets, bits, double_quant, dropout, dtype)
     autocast = dtype if gpu and dtype.itemsize < 4 else None
     with _fakes(gpu), (_Card() if gpu else Peak()) as peak:
-        _load(model)
+        _load(model, dtype)
         spans = {"load": (0, len(peak.events))}
         add_fused_lm_head(model.get_base_model(), outputs=("log_probs", "entropy", "is_top1"))
         if checkpointing:
