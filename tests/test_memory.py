@@ -3,13 +3,11 @@
 import bitsandbytes as bnb
 import pytest
 import torch
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Config, LlamaConfig
-from trl import SFTConfig, SFTTrainer
+from real_step import load, training_step_peak
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from helpers.memory import (
     CARDS,

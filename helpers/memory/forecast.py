@@ -110,10 +110,10 @@ def layer_activations(config: LlamaConfig, r: int, targets: str | Collection[str
     """Bytes per token that one Llama layer with LoRA saves for the backward pass, its own input left out.
 
     width: bytes of a number in the model (2 for 16 bit, 4 for fp32); adapters are fp32. gpu: 16 bit means autocast
-    there, under which adapters compute in 16 bit too; on a CPU, without it, each makes an fp32 copy of its input. A mask
-    of dropout takes 1 byte on a GPU and 4 on a CPU. quantized: PEFT's adapter beside a plain layer copies its input, the
-    one beside a 4-bit layer does not. Every term is a tensor that autograd keeps; tests count them by
-    `torch.autograd.graph.saved_tensors_hooks`.
+    there, under which adapters compute in 16 bit too (from copies of themselves, not counted here); on a CPU, without
+    it, each makes an fp32 copy of its input. A mask of dropout takes 1 byte on a GPU and 4 on a CPU. quantized: under
+    autocast PEFT's adapter copies its input beside a plain layer, not beside a 4-bit one. Every term is a tensor that
+    autograd keeps; tests count them by `torch.autograd.graph.saved_tensors_hooks`.
     """
     h, f, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
     kv = h * config.num_key_value_heads // heads
@@ -124,7 +124,7 @@ def layer_activations(config: LlamaConfig, r: int, targets: str | Collection[str
         inputs = sum(sizes.values())
     else:  # q, k, v share one, gate and up another; that of o is the output of attention, counted there
         inputs = sum({INPUTS[name]: n for name, n in sizes.items() if INPUTS[name] != "attention"}.values())
-    norms = 4 * h * (2 if width < 4 else 1) + 2 * 4  # an fp32 copy of each one's input; in fp32 the first's is the layer's
+    norms = 4 * h * (2 if width < 4 else 1) + 2 * 4  # fp32 copies of their inputs; in fp32 the first is the layer's own
     attention = width * (2 * h + 2 * kv) + 4 * heads  # q, k, v, the output, and a float32 sum per head
     gate = 3 * width * f  # the gate before and after SiLU, and the up-projection
     masks = sum(sizes.values()) * (1 if gpu else 4) if dropout else 0
@@ -149,36 +149,57 @@ def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collectio
     There all the time: weights, scales (with tables and offsets), fp32 adapters, their fp32 gradients, the optimizer's
     states (8 bytes a trained weight for Adam in 32 bit, 2 in 8 bit). activations: what waits for the backward pass,
     with checkpointing the input of every layer, else all that the layers save. workspace: the most that is at work at
-    once, either a layer (with checkpointing what it saves anew, and the gradients of its feed-forward part, or its
-    largest weight dequantized) or the output head as TRL computes it, a tile of logits at a time. Not counted: the
-    allocator's rounding and CUDA's own memory. gpu: as in `layer_activations`; a CPU also needs the tile in fp32, seven
-    times, and a mask.
+    once, in a layer or in the output head as TRL computes it, a tile of logits at a time. Not counted: the allocator's
+    rounding and CUDA's own memory. gpu: as in `layer_activations`, and a GPU's cheaper head. `trace` finds the same by
+    taking the step.
     Raises ValueError for batch or sequence below 1, for a config that is no Llama's, and as `forecast_weights`.
     """
     check_training(config, batch, sequence)
     weights = forecast_weights(config, bits, double_quant, dtype=dtype)
     trained, tokens, layers = lora_weights(config, r, targets), batch * sequence, config.num_hidden_layers
     width = 4 if bits == 32 else dtype.itemsize
-    autocast = gpu and width < 4
-    h, f, vocab = config.hidden_size, config.intermediate_size, config.vocab_size
-    layer = tokens * layer_activations(config, r, targets, dropout, width, gpu, bits <= 4)
-    copies = width * trained if autocast else 0  # autocast's, of the adapters
-    layer += copies // layers
-    state = tokens * width * h  # what goes from layer to layer, or comes back as its gradient
-    dequantized = h * f * width if bits <= 4 else 0
-    if autocast:
-        at_work = max(dequantized * (1 + 2 / (32 * width)) + state, (2 * width + (0 if bits <= 4 else 4)) * f * tokens) + 2 * state
-    else:
-        at_work = max((5 + 2 * width) * f * tokens, dequantized + 3 * f * tokens)
-    tile = min(tokens, TILE[0])
-    head = tile * TILE[1] * width + tokens * h * (8 + 2 * width) + (0 if gpu else tile * min(vocab, TILE[1]) * 29)
+    copies = width * trained if gpu and width < 4 else 0  # of the adapters, by autocast
+    layer = tokens * layer_activations(config, r, targets, dropout, width, gpu, bits <= 4) + copies // layers
+    between = tokens * width * config.hidden_size  # goes from layer to layer; its gradient comes back
     if checkpointing:
-        at_work += layer
-        head = max(head, copies + tile * TILE[1] * width + tokens * h * (4 + width))
+        activations, forward, backward = layers * between, copies, layer
+    else:  # of a layer's input, fp32 saves the tensor itself; in 16 bit its fp32 copy is among what the layer saves
+        activations, forward, backward = layers * (layer + (between if width == 4 else 0)), 0, 0
+    in_layer = _in_layer(config, tokens, width, bits, gpu)
+    in_head = _in_head(config, tokens, width, gpu)
     return Ledger({
         "weights": weights["parameters"] + weights["codes"] + weights["buffers"],
         "scales": weights["absmax"] + weights["nested absmax"] + weights["codebooks"] + weights["offsets"],
         "adapters": 4 * trained, "gradients": 4 * trained, "optimizer": optimizer_bytes * trained,
-        "activations": layers * (state if checkpointing else layer + (state if width == 4 else 0)),
-        "workspace": int(max(at_work, head)),
+        "activations": activations,
+        "workspace": max(forward + max(in_layer[0], in_head[0]), backward + in_layer[1], in_head[1]),
     })
+
+
+def _in_layer(config: LlamaConfig, tokens: int, width: int, bits: int, gpu: bool) -> tuple[int, int]:
+    """Bytes at work in one layer besides what it saves, in its forward and in its backward pass: the feed-forward part.
+
+    Forward: the largest weight dequantized, from scales in fp32, its input and output and another two of the narrow
+    kind. Backward: besides a narrow gradient and the residual either that weight again with its product, or three wide
+    gradients, from the adapter, the weight and both, in the place of the freed input of `down`; in fp32 the first if
+    the adapter copies its input (see `layer_activations`).
+    """
+    narrow, wide = width * tokens * config.hidden_size, width * tokens * config.intermediate_size
+    weight = config.hidden_size * config.intermediate_size if bits <= 4 else 0
+    dequantized = width * weight + 4 * weight // 64
+    copied = width < 4 and not (gpu and bits <= 4)
+    gradients = 2 * wide + (4 * wide // width if copied else 0)
+    return dequantized + 2 * (wide + narrow), max(dequantized + narrow, gradients) + 2 * narrow
+
+
+def _in_head(config: LlamaConfig, tokens: int, width: int, gpu: bool) -> tuple[int, int]:
+    """Bytes at work in the output head, forward and backward: TRL's tile of logits, its input in fp32, gradients.
+
+    A GPU folds the tile in a Triton kernel, in place. PyTorch's operations, which a CPU takes, need it in fp32 seven
+    times and a mask, or in 16 bit once more and the head's weight, in fp32.
+    """
+    h, rows, columns = tokens * config.hidden_size, min(tokens, TILE[0]), min(config.vocab_size, TILE[1])
+    logits = rows * TILE[1] * width
+    product = 4 * columns * (rows + config.hidden_size) if width < 4 else 0
+    fold = 0 if gpu else max(rows * columns * (7 * 4 + 1), product)
+    return logits + (4 + width) * h, logits + (8 + 2 * width) * h + fold

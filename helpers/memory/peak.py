@@ -31,15 +31,18 @@ class Peak(TorchDispatchMode):
         """Count a tensor's storage from now on, if it is not counted yet; its number. None for an empty one."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key not in self.alive and size:
-            def gone(_, key=key, number=len(self.sizes)):
-                self.alive.pop(key, None)
-                self.events.append(~number)
+        if key in self.alive or not size:
+            return self.alive[key][0] if size else None
+        number = len(self.sizes)
 
-            self.alive[key] = len(self.sizes), weakref.ref(storage, gone)
-            self.events.append(len(self.sizes))
-            self.sizes.append(size)
-        return self.alive[key][0] if size else None
+        def gone(_):
+            self.alive.pop(key, None)
+            self.events.append(~number)
+
+        self.alive[key] = number, weakref.ref(storage, gone)
+        self.events.append(number)
+        self.sizes.append(size)
+        return number
 
     def highest(self, start: int = 0, stop: int | None = None) -> tuple[int, set[int]]:
         """The most bytes alive between two events, and the numbers of the storages that held them."""
@@ -73,6 +76,7 @@ class Peak(TorchDispatchMode):
 def quantization_tensors(weight: torch.Tensor) -> list[torch.Tensor]:
     """The scales and tables of a bitsandbytes weight, which are no parameters and no buffers; none for another."""
     state = getattr(weight, "quant_state", None)
-    inner = state.state2 if state is not None and state.nested else None
-    parts = [] if state is None else [state.absmax, state.code, state.offset, inner and inner.absmax, inner and inner.code]
-    return [part for part in parts if part is not None]
+    if state is None:
+        return []
+    nested = [state.offset, state.state2.absmax, state.state2.code] if state.nested else []
+    return [state.absmax, state.code, *nested]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
-from types import SimpleNamespace
 from unittest import mock
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
+from helpers.memory.card import Card, as_on_a_gpu
 from helpers.memory.forecast import check_training, lora_weights
 from helpers.memory.ledger import Ledger
 from helpers.memory.peak import Peak, quantization_tensors
@@ -34,66 +34,16 @@ class Trace(Ledger):
         self.phases = phases
 
 
-class _Card(Peak):
-    """Counts as on a GPU, where two operations take more room, or need values, than on tensors without data."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.bitsandbytes.gemm_4bit.default:
-            with self:
-                return _dequantize_and_multiply(*args, **(kwargs or {}))
-        if func is torch.ops.aten.index.Tensor and args[1][0].dtype is torch.bool:  # the positions that have a label:
-            with self:                                                              # all of them
-                return args[0].flatten(0, args[1][0].ndim - 1).clone()
-        if func is torch.ops.aten.masked_select.default:
-            with self:
-                return args[0].flatten().clone()
-        return super().__torch_dispatch__(func, types, args, kwargs)
-
-
-def _dequantize_and_multiply(x, codes, shape, absmax, block_size, kind, bias=None, scales=None, table=None, mean=None):
-    """What `bitsandbytes::gemm_4bit` does in its CUDA kernel for more than a few hundred tokens (backends/cuda/ops.py,
-    `_dequant_linear_fallback`): the whole weight once in the type of the input."""
-    if scales is not None:
-        absmax = torch.ops.bitsandbytes.dequantize_blockwise(scales, absmax, table, 256, torch.float32) + mean
-    weight = torch.ops.bitsandbytes.dequantize_4bit(codes, absmax, block_size, kind, shape, x.dtype)
-    return nn.functional.linear(x, weight, bias)
-
-
-class _Kernel:
-    """A Triton kernel: it fills tensors that are there already, so it takes no memory."""
-
-    def __getitem__(self, grid):
-        return lambda *tensors, **settings: None
-
-
 @contextlib.contextmanager
-def _fakes(gpu: bool) -> Iterator[None]:
-    """Tensors without data from here on; what the libraries ask a GPU for, they get (gpu), though the device is "cpu".
-
-    A FakeTensor on "cuda" needs a PyTorch built for CUDA; so these are on "cpu" and take a GPU's way through the code:
-    PEFT asks whether CUDA's autocast is on, TRL whether there is Triton, dropout whether it may use its fused kernel.
-    """
+def _fakes() -> Iterator[None]:
+    """Tensors without data from here on. Where a library would read values, it gets what it would have found."""
     import bitsandbytes as bnb
-    from trl.kernels import chunked_logprob
 
-    autocast = torch.is_autocast_enabled
     tables = {signed: bnb.functional.create_dynamic_map(signed) for signed in (True, False)}
-    with contextlib.ExitStack() as stack:
-        fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(mock.patch.dict(bnb.functional.name2qmap, clear=True))
-        stack.enter_context(mock.patch.object(
-            bnb.functional, "create_dynamic_map", lambda signed=True: fake.from_tensor(tables[signed])))
-        stack.enter_context(mock.patch(  # else a mask is made in case that the rows, whose values it cannot see, are packed
-            "transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None))
-        if gpu:
-            stack.enter_context(mock.patch("torch.is_autocast_enabled", lambda device="cpu": autocast(device)))
-            stack.enter_context(mock.patch(
-                "torch.nn.functional.dropout", lambda x, p, training, inplace: torch.native_dropout(x, p, training)[0]))
-            stack.enter_context(mock.patch("trl.trainer.utils._use_triton", lambda device: True))
-            stack.enter_context(mock.patch.multiple(
-                chunked_logprob, create=True, _use_triton=lambda device: True, _addmm_fp32=lambda *tensors: None,
-                _forward_kernel=_Kernel(), _backward_kernel=_Kernel(),
-                triton=SimpleNamespace(cdiv=lambda a, b: -(-a // b))))
+    with (FakeTensorMode(allow_non_fake_inputs=True) as fake,
+          mock.patch.dict(bnb.functional.name2qmap, clear=True),
+          mock.patch.object(bnb.functional, "create_dynamic_map", lambda signed=True: fake.from_tensor(tables[signed])),
+          mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None)):
         yield
 
 
@@ -150,13 +100,14 @@ def _optimizer(model: nn.Module, optimizer_bytes: int) -> torch.optim.Optimizer 
 
 def _kinds(model: nn.Module, optimizer: torch.optim.Optimizer | None, peak: Peak) -> dict[int | None, str]:
     """What the storages that are there before the step are for, by their numbers."""
-    held: dict[str, list[torch.Tensor]] = {"weights": list(model.buffers()), "scales": [], "adapters": [], "gradients": []}
+    held: dict[str, list[torch.Tensor]] = {kind: [] for kind in ENTRIES}
+    held["weights"] += model.buffers()
     for parameter in model.parameters():
         held["adapters" if parameter.requires_grad else "weights"].append(parameter)
         held["scales"] += quantization_tensors(parameter)
         held["gradients"] += [] if parameter.grad is None else [parameter.grad]
-    states = [] if optimizer is None else [part for state in optimizer.state.values() for part in state.values()]
-    held["optimizer"] = [part for part in states if isinstance(part, torch.Tensor)]
+    for state in [] if optimizer is None else optimizer.state.values():
+        held["optimizer"] += [part for part in state.values() if isinstance(part, torch.Tensor)]
     return {peak.add(tensor): kind for kind, tensors in held.items() for tensor in tensors}
 
 
@@ -188,16 +139,18 @@ def trace(config: LlamaConfig, r: int = 16, targets: str | Collection[str] = "al
           gpu: bool = True) -> Trace:
     """The peak of a training step, found by taking the step: every layer of any Llama-like config, without its data.
 
-    What `forecast_training` adds up, with the same arguments; half a second a layer and no GPU. The step is a late one:
-    the optimizer has its states, and gradients of an earlier batch wait to be added to. Rows are full, without padding.
-    Its phases are those of `Trace`.
+    What `forecast_training` adds up, with the same arguments, in a quarter of a second a layer and without a GPU. The
+    step is a late one: the optimizer has its states, and gradients of an earlier batch wait to be added to. Rows are
+    full: no padding, no packing. `.phases` has the peak of each phase.
 
     bits: 4 as NF4 by bitsandbytes, 16 or 32 not quantized. dropout: 0.1. optimizer_bytes: 8 for bitsandbytes' AdamW in
-    32 bit, paged or not, 2 for its 8-bit AdamW, 0 for none. gpu: 16-bit training runs under autocast, as the trainer's
-    does, TRL's head in its Triton kernels, and a 4-bit product dequantizes the whole weight (so it does from some
-    hundred tokens on); without, what a CPU does, which has no autocast here. Attention never makes its matrix: FlashAttention, or
-    for grouped queries on cards before Ampere too little memory is counted. Not seen: scratch memory within kernels
-    (FlashAttention's backward pass adds up in fp32), the allocator's rounding, CUDA's own memory.
+    32 bit (paged states count as long as they are on the card), 2 for its 8-bit AdamW, 0 for none. gpu: in 16 bit the
+    model runs under autocast, as the trainer runs it there, TRL's head in its Triton kernels, and each 4-bit product
+    dequantizes its weight (see `card`); without, the way of a CPU, which knows no autocast in this course.
+
+    Attention keeps no matrix, as in FlashAttention; a card before Ampere makes one for grouped queries (TinyLlama,
+    70B), and then this is too little. Not seen: scratch memory within kernels (FlashAttention's backward pass adds up
+    4 bytes a token and hidden number), the allocator's rounding, CUDA's own memory.
     Raises ValueError as `forecast_training`, and for bits and optimizer_bytes that no library has.
     """
     from trl.trainer.utils import add_fused_lm_head
@@ -212,13 +165,14 @@ def trace(config: LlamaConfig, r: int = 16, targets: str | Collection[str] = "al
     targets = targets if isinstance(targets, str) else list(targets)
     model = _skeleton(config, r, targets, bits, double_quant, dropout, dtype)
     autocast = dtype if gpu and dtype.itemsize < 4 else None
-    with _fakes(gpu), (_Card() if gpu else Peak()) as peak:
+    with _fakes(), as_on_a_gpu() if gpu else contextlib.nullcontext(), Card() if gpu else Peak() as peak:
         _load(model, dtype)
         spans = {"load": (0, len(peak.events))}
         add_fused_lm_head(model.get_base_model(), outputs=("log_probs", "entropy", "is_top1"))
         if checkpointing:
             model.enable_input_require_grads()
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # old name
+            enable({"use_reentrant": False})
         model.train()
         optimizer = _optimizer(model, optimizer_bytes)
         kinds = _kinds(model, optimizer, peak)
