@@ -8,19 +8,14 @@ from types import SimpleNamespace
 from unittest import mock
 
 import torch
-from torch import nn
 
 from helpers.memory.peak import Peak
 
 
 class Card(Peak):
-    """Counts as on a GPU, where two operations take more room, or need values, than on tensors without data."""
+    """Counts as on a GPU, where TRL's head looks at the labels: it is told that every token has one."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.bitsandbytes.gemm_4bit.default:
-            with self:
-                return _dequantize_and_multiply(*args, **(kwargs or {}))
-        # TRL picks the positions that have a label: here all of them.
         if func is torch.ops.aten.index.Tensor and getattr(args[1][0], "dtype", None) is torch.bool:
             with self:
                 return args[0].flatten(0, args[1][0].ndim - 1).clone()
@@ -28,18 +23,6 @@ class Card(Peak):
             with self:
                 return args[0].flatten().clone()
         return super().__torch_dispatch__(func, types, args, kwargs)
-
-
-def _dequantize_and_multiply(x, codes, shape, absmax, block_size, kind, bias=None, scales=None, table=None, mean=None):
-    """`bitsandbytes::gemm_4bit` as its CUDA kernel does it: the whole weight is dequantized to the type of the input.
-
-    Source: bitsandbytes 0.50, backends/cuda/ops.py, `_dequant_linear_fallback`; taken for all but small weights from
-    257 tokens on, on the newest cards from 65. Below, a kernel without that copy may be taken: then this is too much.
-    """
-    if scales is not None:
-        absmax = torch.ops.bitsandbytes.dequantize_blockwise(scales, absmax, table, 256, torch.float32) + mean
-    weight = torch.ops.bitsandbytes.dequantize_4bit(codes, absmax, block_size, kind, shape, x.dtype)
-    return nn.functional.linear(x, weight, bias)
 
 
 class _Kernel:

@@ -165,7 +165,7 @@ def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collectio
         activations, forward, backward = layers * between, copies, layer
     else:  # of a layer's input, fp32 saves the tensor itself; in 16 bit its fp32 copy is among what the layer saves
         activations, forward, backward = layers * (layer + (between if width == 4 else 0)), 0, 0
-    in_layer = _in_layer(config, tokens, width, bits, gpu)
+    in_layer = _in_layer(config, tokens, width, bits, checkpointing, gpu)
     in_head = _in_head(config, tokens, width, gpu)
     return Ledger({
         "weights": weights["parameters"] + weights["codes"] + weights["buffers"],
@@ -176,20 +176,22 @@ def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collectio
     })
 
 
-def _in_layer(config: LlamaConfig, tokens: int, width: int, bits: int, gpu: bool) -> tuple[int, int]:
+def _in_layer(config: LlamaConfig, tokens: int, width: int, bits: int, checkpointing: bool,
+              gpu: bool) -> tuple[int, int]:
     """Bytes at work in one layer besides what it saves, in its forward and in its backward pass: the feed-forward part.
 
-    Forward: the largest weight dequantized, from scales in fp32, its input and output and another two of the narrow
-    kind. Backward: besides a narrow gradient and the residual either that weight again with its product, or three wide
-    gradients, from the adapter, the weight and both, in the place of the freed input of `down`; in fp32 the first if
-    the adapter copies its input (see `layer_activations`).
+    Forward: the largest weight dequantized, from scales in fp32, and its output; with checkpointing, which saves none
+    of them, its input and another two. Backward: besides a narrow gradient and the residual either that weight again
+    with its product, or three wide gradients, from the adapter, the weight and both, in the place of the freed input of
+    `down`; in fp32 the first if the adapter copies its input (see `layer_activations`).
     """
     narrow, wide = width * tokens * config.hidden_size, width * tokens * config.intermediate_size
     weight = config.hidden_size * config.intermediate_size if bits <= 4 else 0
     dequantized = width * weight + 4 * weight // 64
     copied = width < 4 and not (gpu and bits <= 4)
     gradients = 2 * wide + (4 * wide // width if copied else 0)
-    return dequantized + 2 * (wide + narrow), max(dequantized + narrow, gradients) + 2 * narrow
+    passing = 2 * (wide + narrow) if checkpointing else narrow
+    return dequantized + passing, max(dequantized + narrow, gradients) + 2 * narrow
 
 
 def _in_head(config: LlamaConfig, tokens: int, width: int, gpu: bool) -> tuple[int, int]:

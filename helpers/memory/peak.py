@@ -6,6 +6,7 @@ import weakref
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -13,8 +14,9 @@ from torch.utils._pytree import tree_leaves
 class Peak(TorchDispatchMode):
     """`with Peak(model) as peak: ...` then `peak.bytes`: the most that was alive at once, each storage once.
 
-    It sees what operations give back, on any device and without one (FakeTensors too); scratch memory inside a kernel
-    it does not see. It keeps every birth and death as an event, so that one can ask afterwards what was alive when.
+    It sees what operations give back, on any device and without one (FakeTensors too), and the weights that
+    bitsandbytes dequantizes within one; other scratch memory inside a kernel it does not see. It keeps every birth and
+    death as an event, so that one can ask afterwards what was alive when.
     """
 
     def __init__(self, *models: torch.nn.Module) -> None:
@@ -66,11 +68,27 @@ class Peak(TorchDispatchMode):
         return self.highest()[0]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name() == "bitsandbytes::gemm_4bit":
+            with self:
+                return _dequantize_and_multiply(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self.add(leaf)
         return result
+
+
+def _dequantize_and_multiply(x, codes, shape, absmax, block_size, kind, bias=None, scales=None, table=None, mean=None):
+    """`bitsandbytes::gemm_4bit`, opened: the whole weight is dequantized to the type of the input, then multiplied.
+
+    Source: bitsandbytes 0.50, backends/default/ops.py for a CPU; for a GPU backends/cuda/ops.py,
+    `_dequant_linear_fallback`, taken for all but small weights from 257 tokens on, on the newest cards from 65. Below,
+    a kernel without that copy may be taken: then this is too much.
+    """
+    if scales is not None:
+        absmax = torch.ops.bitsandbytes.dequantize_blockwise(scales, absmax, table, 256, torch.float32) + mean
+    weight = torch.ops.bitsandbytes.dequantize_4bit(codes, absmax, block_size, kind, shape, x.dtype)
+    return nn.functional.linear(x, weight, bias)
 
 
 def quantization_tensors(weight: torch.Tensor) -> list[torch.Tensor]:

@@ -145,8 +145,8 @@ def trace(config: LlamaConfig, r: int = 16, targets: str | Collection[str] = "al
 
     bits: 4 as NF4 by bitsandbytes, 16 or 32 not quantized. dropout: 0.1. optimizer_bytes: 8 for bitsandbytes' AdamW in
     32 bit (paged states count as long as they are on the card), 2 for its 8-bit AdamW, 0 for none. gpu: in 16 bit the
-    model runs under autocast, as the trainer runs it there, TRL's head in its Triton kernels, and each 4-bit product
-    dequantizes its weight (see `card`); without, the way of a CPU, which knows no autocast in this course.
+    model runs under autocast, as the trainer runs it there, and TRL's head in its Triton kernels; without, the way of a
+    CPU, which knows no autocast in this course. On both a 4-bit product dequantizes its weight (see `peak`).
 
     Attention keeps no matrix, as in FlashAttention; a card before Ampere makes one for grouped queries (TinyLlama,
     70B), and then this is too little. Not seen: scratch memory within kernels (FlashAttention's backward pass adds up
