@@ -1,15 +1,15 @@
 """The ledger's forecast against models as libraries hold them, and against the tensors that autograd keeps."""
 
+import contextlib
+
 import bitsandbytes as bnb
 import pytest
 import torch
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peak import Peak
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Config, LlamaConfig
-from trl import SFTConfig, SFTTrainer
+from real_step import load
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from helpers.memory import (
     CARDS,
@@ -24,15 +24,11 @@ from helpers.memory import (
     skeleton,
     smallest_card,
 )
+from helpers.memory.card import as_on_a_gpu
 from helpers.pocket import WEIGHTS as POCKET_WEIGHTS
 
 SMALL = LlamaConfig(hidden_size=128, intermediate_size=352, num_hidden_layers=2, num_attention_heads=4,
                     num_key_value_heads=2, vocab_size=100)  # 352 · 128 is no multiple of 64 · 256
-
-
-def load(path, dtype=torch.bfloat16, **settings):
-    return AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, quantization_config=BitsAndBytesConfig(load_in_4bit=True, **settings) if settings else None)
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +110,14 @@ def saved_bytes(model, layer, hidden, **inputs):
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["pocket", "llama"])
-def test_activations_forecast_is_what_autograd_keeps(checkpoints, name, dtype, dropout, targets):
-    model = load(checkpoints[name], dtype, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+@pytest.mark.parametrize("name, dtype, quantized, gpu", [
+    ("pocket", torch.float32, True, False), ("pocket", torch.bfloat16, True, False),
+    ("llama", torch.float32, True, False), ("llama", torch.bfloat16, True, False),
+    ("llama", torch.float32, True, True), ("llama", torch.bfloat16, True, True),
+    ("llama", torch.bfloat16, False, True)])
+def test_activations_forecast_is_what_autograd_keeps(checkpoints, name, dtype, quantized, gpu, dropout, targets):
+    how = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype} if quantized else {}
+    model = load(checkpoints[name], dtype, **how)
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
@@ -127,9 +127,12 @@ def test_activations_forecast_is_what_autograd_keeps(checkpoints, name, dtype, d
     hidden = torch.randn(2, 24, config.hidden_size, dtype=dtype, requires_grad=True)
     inner = model.base_model.model.model
     position = inner.rotary_emb(hidden, torch.arange(24)[None])
-    kept = saved_bytes(model, inner.layers[1], hidden, position_embeddings=position)
-    forecast = 2 * 24 * layer_activations(config, 4, targets, bool(dropout), dtype.itemsize, gpu=False)
-    assert kept == forecast
+    autocast = gpu and dtype is torch.bfloat16
+    with as_on_a_gpu() if gpu else contextlib.nullcontext(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        kept = saved_bytes(model, inner.layers[1], hidden, position_embeddings=position)
+    forecast = 2 * 24 * layer_activations(config, 4, targets, bool(dropout), dtype.itemsize, gpu, quantized)
+    copies = 2 * lora_weights(config, 4, targets) // config.num_hidden_layers if autocast else 0
+    assert kept == forecast + copies
 
 
 def test_bad_input_says_what_to_do():
@@ -159,59 +162,3 @@ def test_training_forecast_grows_with_what_costs_memory(r, batch, sequence, bits
 def test_smallest_card():
     assert smallest_card(0) == min(CARDS) and smallest_card(15 * GIB) == 16 and smallest_card(15 * GIB + 1) == 24
     assert smallest_card(90 * GIB) is None
-
-
-def training_step_peak(folder, config, batch, sequence, r, checkpointing, dropout, dtype):
-    """Bytes at the peak of one step of TRL's trainer, bitsandbytes and PEFT underneath; random weights."""
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    model = load(folder, dtype, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
-    for module in model.modules():
-        if isinstance(module, bnb.nn.Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-    row = {"input_ids": [5 + n % 50 for n in range(sequence)]}
-    arguments = SFTConfig(
-        output_dir=str(folder / "out"), max_steps=1, per_device_train_batch_size=batch, max_length=sequence,
-        gradient_checkpointing=checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False}, bf16=False,
-        optim="adamw_torch", report_to="none", disable_tqdm=True, save_strategy="no", use_cpu=True)
-    trainer = SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list([row] * batch),
-                         processing_class=AutoTokenizer.from_pretrained(POCKET_WEIGHTS), peft_config=LoraConfig(
-                             r=r, target_modules="all-linear", lora_dropout=dropout, task_type="CAUSAL_LM"))
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    seen, step = [], trainer.training_step
-
-    def measured(*arguments):
-        with Peak(trainer.model) as peak:
-            for parameter in trainer.model.parameters():  # as where gradients are accumulated over several batches
-                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-            result = step(*arguments)
-        seen.append(peak.bytes)
-        return result
-
-    trainer.training_step = measured
-    trainer.train()
-    return seen[0]
-
-
-@pytest.mark.parametrize("batch, sequence, r, checkpointing, dropout, dtype", [
-    (1, 512, 8, True, 0.0, torch.bfloat16), (1, 512, 8, False, 0.0, torch.bfloat16),
-    (2, 256, 64, True, 0.1, torch.bfloat16), (1, 256, 8, False, 0.1, torch.float32)])
-def test_training_forecast_is_the_peak_of_a_real_step_within_5_percent(
-        tmp_path, batch, sequence, r, checkpointing, dropout, dtype, monkeypatch):
-    monkeypatch.setattr("trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE", 64)  # else the head is all there is to see
-    monkeypatch.setattr("helpers.memory.TILE", (4096, 64))
-    config = LlamaConfig(hidden_size=512, intermediate_size=1376, num_hidden_layers=4, num_attention_heads=8,
-                         vocab_size=64, pad_token_id=3)
-    peak = training_step_peak(tmp_path, config, batch, sequence, r, checkpointing, dropout, dtype)
-    forecast = forecast_training(config, r, batch=batch, sequence=sequence, checkpointing=checkpointing,
-                                 dropout=bool(dropout), dtype=dtype, optimizer_bytes=0, gpu=False).total
-    assert forecast == pytest.approx(peak, rel=0.05)
-
-
-def test_training_forecast_knows_when_the_output_head_is_the_peak(tmp_path):
-    config = LlamaConfig(hidden_size=64, intermediate_size=172, num_hidden_layers=2, num_attention_heads=2,
-                         vocab_size=32_768, pad_token_id=3)
-    peak = training_step_peak(tmp_path, config, 1, 128, 4, True, 0.0, torch.bfloat16)
-    forecast = forecast_training(config, 4, sequence=128, optimizer_bytes=0, gpu=False)
-    assert forecast.total == pytest.approx(peak, rel=0.05) and forecast["workspace"] > 0.8 * peak

@@ -6,7 +6,6 @@ driver really moves, and when, is its own affair.
 
 from __future__ import annotations
 
-import copy
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,10 +88,8 @@ def ledger(model: str, r: int) -> tuple[int, int]:
 @lru_cache(maxsize=1024)
 def activations(model: str, r: int, checkpointing: bool, tokens: int) -> int:
     """Bytes that come and go in a step with one sequence of `tokens`: activations and workspace of the ledger."""
-    config = copy.deepcopy(LLAMAS[model])
-    config.num_hidden_layers = 1  # quicker, and the same: the layers' activations add up, the workspace is one layer's
-    entries = forecast_training(config, r=r, sequence=tokens, checkpointing=checkpointing)
-    return LLAMAS[model].num_hidden_layers * entries["activations"] + entries["workspace"]
+    entries = forecast_training(LLAMAS[model], r=r, sequence=tokens, checkpointing=checkpointing)
+    return entries["activations"] + entries["workspace"]
 
 
 class PagingExplorer(Explorer):

@@ -1,14 +1,10 @@
-"""The memory ledger: what a model, quantized or not, holds in memory, and what training it will take.
-
-Bytes, each storage once. `forecast_weights` and `forecast_training` know only a config; `measure` looks at a model.
-"""
+"""What a model and its training will hold in memory, by arithmetic: from a config alone, before anything is loaded."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from functools import cache
 
 import torch
@@ -16,12 +12,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from helpers.quantization import QuantizedTensor
+from helpers.memory.ledger import HELD, Ledger
 
-GIB = 2**30
-CARDS = (8, 12, 16, 24, 48, 80)  # GB of memory on the GPUs that people have
 TILE = (4096, 32_768)  # tokens, vocabulary: the piece of the logits that TRL 1.16 makes at a time
-HELD = ("parameters", "codes", "absmax", "nested absmax", "codebooks", "offsets", "buffers")
 INPUTS = {"q_proj": "hidden", "k_proj": "hidden", "v_proj": "hidden", "o_proj": "attention",  # what a Llama's linears
           "gate_proj": "middle", "up_proj": "middle", "down_proj": "gated"}                    # read
 
@@ -37,75 +30,6 @@ LLAMAS: Mapping[str, PretrainedConfig] = {
     "LLaMA-33B": _llama(6656, 17920, 60, 52), "LLaMA-65B": _llama(8192, 22016, 80, 64),
     "Llama-2-70B": _llama(8192, 28672, 80, 64, 8),
 }
-
-
-@dataclass(frozen=True)
-class Ledger(Mapping[str, int]):
-    """Bytes by what they are for, in order. A mapping from names to bytes, with `.total` and `.table()`."""
-
-    entries: Mapping[str, int]
-
-    def __getitem__(self, name: str) -> int:
-        return self.entries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @property
-    def total(self) -> int:
-        """The sum, in bytes."""
-        return sum(self.entries.values())
-
-    def table(self) -> str:
-        """One line per entry that is not zero, and the sum, in bytes."""
-        rows = [(name, count) for name, count in self.entries.items() if count] + [("total", self.total)]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:{width}}  {count:>19,}" for name, count in rows)
-
-    def _repr_html_(self) -> str:
-        cell = "<tr><td style='text-align:left'>{}</td><td>{:,}</td></tr>".format
-        rows = "".join(cell(name, count) for name, count in self.entries.items() if count)
-        return f"<table><tr><th></th><th>bytes</th></tr>{rows}{cell('<b>total</b>', self.total)}</table>"
-
-
-def measure(model: nn.Module) -> Ledger:
-    """Bytes that a model holds, by the kinds of HELD; tensors that share memory are counted once.
-
-    Knows bitsandbytes' 4-bit weights, whose scales are no parameters and no buffers (`weight.quant_state`), and
-    modules that hold a `QuantizedTensor` in the attribute `quantized`. Everything else is a parameter or a buffer.
-    """
-    entries, seen = dict.fromkeys(HELD, 0), set()
-
-    def add(kind: str, tensor: torch.Tensor | None) -> None:
-        if tensor is not None and (storage := tensor.untyped_storage())._cdata not in seen:
-            seen.add(storage._cdata)
-            entries[kind] += storage.nbytes()
-
-    for module in model.modules():
-        if isinstance(quantized := getattr(module, "quantized", None), QuantizedTensor):
-            nested = isinstance(quantized.scales, QuantizedTensor)
-            add("codes", quantized.packed)
-            add("codebooks", quantized.codebook)
-            add("offsets", quantized.offset)
-            add("absmax", quantized.scales.packed if nested else quantized.scales)
-            add("nested absmax", quantized.scales.scales if nested else None)
-            add("codebooks", quantized.scales.codebook if nested else None)
-        for parameter in module.parameters(recurse=False):
-            state = getattr(parameter, "quant_state", None)
-            add("parameters" if state is None else "codes", parameter)
-            if state is not None:
-                add("absmax", state.absmax)
-                add("codebooks", state.code)
-                add("offsets", state.offset)
-                add("nested absmax", state.state2.absmax if state.nested else None)
-                add("codebooks", state.state2.code if state.nested else None)
-    for module in model.modules():  # last: a buffer that belongs to a quantized tensor has been counted as that
-        for buffer in module.buffers(recurse=False):
-            add("buffers", buffer)
-    return Ledger(entries)
 
 
 def skeleton(config: PretrainedConfig) -> nn.Module:
@@ -182,28 +106,38 @@ def lora_weights(config: PretrainedConfig, r: int, targets: str | Collection[str
 
 
 def layer_activations(config: LlamaConfig, r: int, targets: str | Collection[str] = "all-linear",
-                      dropout: bool = False, width: int = 2, gpu: bool = True) -> int:
+                      dropout: bool = False, width: int = 2, gpu: bool = True, quantized: bool = True) -> int:
     """Bytes per token that one Llama layer with LoRA saves for the backward pass, its own input left out.
 
-    width: bytes of a number in the model (2 for 16 bit, 4 for fp32); adapters are fp32. gpu: a mask of dropout takes
-    1 byte there and 4 on a CPU. Every term is a tensor that autograd keeps; tests count them by
-    `torch.autograd.graph.saved_tensors_hooks`.
+    width: bytes of a number in the model (2 for 16 bit, 4 for fp32); adapters are fp32. gpu: 16 bit means autocast
+    there, under which adapters compute in 16 bit too (from copies of themselves, not counted here); on a CPU, without
+    it, each makes an fp32 copy of its input. A mask of dropout takes 1 byte on a GPU and 4 on a CPU. quantized: under
+    autocast PEFT's adapter copies its input beside a plain layer, not beside a 4-bit one. Every term is a tensor that
+    autograd keeps; tests count them by `torch.autograd.graph.saved_tensors_hooks`.
     """
     h, f, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
     kv = h * config.num_key_value_heads // heads
     adapted = [name for name in INPUTS if targets == "all-linear" or name in targets]
-    sizes = [f if name == "down_proj" else h for name in adapted]
-    if width < 4:  # the model computes in 16 bit: both norms and every adapter make an fp32 copy of their input
-        norms, inputs = 2 * 4 * h, 4 * sum(sizes)
-    elif dropout:  # each adapter has its own input
-        norms, inputs = 4 * h, 4 * sum(sizes)
+    sizes = {name: f if name == "down_proj" else h for name in adapted}
+    adapter = 2 if gpu and width < 4 else 4  # bytes of a number in the adapters' branch
+    if dropout or (width < 4 and not (gpu and quantized)):  # each adapter has its own input
+        inputs = sum(sizes.values())
     else:  # q, k, v share one, gate and up another; that of o is the output of attention, counted there
-        norms, inputs = 4 * h, 4 * sum({INPUTS[name]: n for name, n in zip(adapted, sizes, strict=True)
-                                        if INPUTS[name] != "attention"}.values())
+        inputs = sum({INPUTS[name]: n for name, n in sizes.items() if INPUTS[name] != "attention"}.values())
+    norms = 4 * h * (2 if width < 4 else 1) + 2 * 4  # fp32 copies of their inputs; in fp32 the first is the layer's own
     attention = width * (2 * h + 2 * kv) + 4 * heads  # q, k, v, the output, and a float32 sum per head
     gate = 3 * width * f  # the gate before and after SiLU, and the up-projection
-    masks = sum(sizes) * (1 if gpu else 4) if dropout else 0
-    return norms + 2 * 4 + attention + gate + inputs + masks + len(adapted) * 4 * r
+    masks = sum(sizes.values()) * (1 if gpu else 4) if dropout else 0
+    return norms + attention + gate + adapter * (inputs + len(adapted) * r) + masks
+
+
+def check_training(config: PretrainedConfig, batch: int, sequence: int) -> None:
+    """Raises ValueError for batch or sequence below 1, and for a config that is no Llama's."""
+    if batch < 1 or sequence < 1:
+        raise ValueError(f"batch={batch}, sequence={sequence}: take 1 or more of each")
+    if not hasattr(config, "num_key_value_heads"):
+        raise ValueError(f"no forecast of activations for {config.model_type!r}: give a Llama-like config, "
+                         "or ask forecast_weights")
 
 
 def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collection[str] = "all-linear", batch: int = 1,
@@ -215,38 +149,59 @@ def forecast_training(config: LlamaConfig, r: int = 16, targets: str | Collectio
     There all the time: weights, scales (with tables and offsets), fp32 adapters, their fp32 gradients, the optimizer's
     states (8 bytes a trained weight for Adam in 32 bit, 2 in 8 bit). activations: what waits for the backward pass,
     with checkpointing the input of every layer, else all that the layers save. workspace: the most that is at work at
-    once, either a layer (with checkpointing what it saves anew, and the gradients of its feed-forward part, or its
-    largest weight dequantized) or the output head as TRL computes it, a tile of logits at a time. Not counted: the
-    allocator's rounding and CUDA's own memory. gpu: as in `layer_activations`; a CPU also needs the tile in fp32, seven
-    times, and a mask.
+    once, in a layer or in the output head as TRL computes it, a tile of logits at a time. Not counted: the allocator's
+    rounding and CUDA's own memory. gpu: as in `layer_activations`, and a GPU's cheaper head. `trace` finds the same by
+    taking the step.
     Raises ValueError for batch or sequence below 1, for a config that is no Llama's, and as `forecast_weights`.
     """
-    if batch < 1 or sequence < 1:
-        raise ValueError(f"batch={batch}, sequence={sequence}: take 1 or more of each")
-    if not hasattr(config, "num_key_value_heads"):
-        raise ValueError(f"no forecast of activations for {config.model_type!r}: give a Llama-like config, "
-                         "or ask forecast_weights")
+    check_training(config, batch, sequence)
     weights = forecast_weights(config, bits, double_quant, dtype=dtype)
     trained, tokens, layers = lora_weights(config, r, targets), batch * sequence, config.num_hidden_layers
     width = 4 if bits == 32 else dtype.itemsize
-    h, f, vocab = config.hidden_size, config.intermediate_size, config.vocab_size
-    layer = tokens * layer_activations(config, r, targets, dropout, width, gpu)
-    dequantized = h * f * width if bits <= 4 else 0
-    at_work = max((5 + 2 * width) * f * tokens, dequantized + 3 * f * tokens) + (layer if checkpointing else 0)
-    tile = min(tokens, TILE[0])
-    head = tile * TILE[1] * width + tokens * h * (8 + 2 * width) + (0 if gpu else tile * min(vocab, TILE[1]) * 29)
+    copies = width * trained if gpu and width < 4 else 0  # of the adapters, by autocast
+    layer = tokens * layer_activations(config, r, targets, dropout, width, gpu, bits <= 4) + copies // layers
+    between = tokens * width * config.hidden_size  # goes from layer to layer; its gradient comes back
+    if checkpointing:
+        activations, forward, backward = layers * between, copies, layer
+    else:  # of a layer's input, fp32 saves the tensor itself; in 16 bit its fp32 copy is among what the layer saves
+        activations, forward, backward = layers * (layer + (between if width == 4 else 0)), 0, 0
+    in_layer = _in_layer(config, tokens, width, bits, checkpointing, gpu)
+    in_head = _in_head(config, tokens, width, gpu)
     return Ledger({
         "weights": weights["parameters"] + weights["codes"] + weights["buffers"],
         "scales": weights["absmax"] + weights["nested absmax"] + weights["codebooks"] + weights["offsets"],
         "adapters": 4 * trained, "gradients": 4 * trained, "optimizer": optimizer_bytes * trained,
-        "activations": layers * (tokens * width * h + (0 if checkpointing else layer)),
-        "workspace": max(at_work, head),
+        "activations": activations,
+        "workspace": max(forward + max(in_layer[0], in_head[0]), backward + in_layer[1], in_head[1]),
     })
 
 
-def smallest_card(bytes_needed: int, cards: Collection[int] = CARDS) -> int | None:
-    """The smallest of `cards` (GB as they are sold, of 2**30 bytes) that holds so many bytes; None if none does.
+def _in_layer(config: LlamaConfig, tokens: int, width: int, bits: int, checkpointing: bool,
+              gpu: bool) -> tuple[int, int]:
+    """Bytes at work in one layer besides what it saves, in its forward and in its backward pass: the feed-forward part.
 
-    A gibibyte is set aside for CUDA itself and the allocator's gaps (assumed, not measured).
+    Forward: the largest weight dequantized, from scales in fp32, and its output; with checkpointing, which saves none
+    of them, its input and another two. Backward: besides a narrow gradient and the residual either that weight again
+    with its product, or three wide gradients, from the adapter, the weight and both, in the place of the freed input of
+    `down`; in fp32 the first if the adapter copies its input (see `layer_activations`).
     """
-    return next((card for card in sorted(cards) if bytes_needed <= (card - 1) * GIB), None)
+    narrow, wide = width * tokens * config.hidden_size, width * tokens * config.intermediate_size
+    weight = config.hidden_size * config.intermediate_size if bits <= 4 else 0
+    dequantized = width * weight + 4 * weight // 64
+    copied = width < 4 and not (gpu and bits <= 4)
+    gradients = 2 * wide + (4 * wide // width if copied else 0)
+    passing = 2 * (wide + narrow) if checkpointing else narrow
+    return dequantized + passing, max(dequantized + narrow, gradients) + 2 * narrow
+
+
+def _in_head(config: LlamaConfig, tokens: int, width: int, gpu: bool) -> tuple[int, int]:
+    """Bytes at work in the output head, forward and backward: TRL's tile of logits, its input in fp32, gradients.
+
+    A GPU folds the tile in a Triton kernel, in place. PyTorch's operations, which a CPU takes, need it in fp32 seven
+    times and a mask, or in 16 bit once more and the head's weight, in fp32.
+    """
+    h, rows, columns = tokens * config.hidden_size, min(tokens, TILE[0]), min(config.vocab_size, TILE[1])
+    logits = rows * TILE[1] * width
+    product = 4 * columns * (rows + config.hidden_size) if width < 4 else 0
+    fold = 0 if gpu else max(rows * columns * (7 * 4 + 1), product)
+    return logits + (4 + width) * h, logits + (8 + 2 * width) * h + fold

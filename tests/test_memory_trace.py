@@ -1,0 +1,99 @@
+"""The traced step against a real one of TRL's trainer, and the ledger's forecast against both."""
+
+import bitsandbytes as bnb
+import pytest
+import torch
+from real_step import training_step_peak
+from transformers import LlamaConfig
+
+from helpers.memory import LLAMAS, forecast_training, trace
+
+SMALL = LlamaConfig(hidden_size=512, intermediate_size=1376, num_hidden_layers=4, num_attention_heads=8,
+                    vocab_size=64, pad_token_id=3)
+WORDY = LlamaConfig(hidden_size=64, intermediate_size=172, num_hidden_layers=2, num_attention_heads=4,
+                    num_key_value_heads=2, vocab_size=32_768, pad_token_id=3)
+TINY = LlamaConfig(hidden_size=2048, intermediate_size=5632, num_attention_heads=32, num_key_value_heads=4,
+                   vocab_size=32_000)
+
+
+def few_layers(config, layers=2):
+    return type(config).from_dict(config.to_dict() | {"num_hidden_layers": layers})
+
+
+@pytest.mark.parametrize("batch, sequence, r, checkpointing, dropout, dtype, gpu", [
+    (1, 512, 8, True, 0.0, torch.bfloat16, False), (1, 512, 8, False, 0.0, torch.bfloat16, False),
+    (2, 256, 64, True, 0.1, torch.bfloat16, False), (1, 256, 8, False, 0.1, torch.float32, False),
+    (1, 512, 8, True, 0.0, torch.bfloat16, True), (2, 256, 64, False, 0.1, torch.bfloat16, True)])
+def test_trace_is_a_real_step_and_the_forecast_comes_within_5_percent(
+        tmp_path, batch, sequence, r, checkpointing, dropout, dtype, gpu, monkeypatch):
+    monkeypatch.setattr("trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE", 64)  # else the head is all there is to see
+    monkeypatch.setattr("helpers.memory.forecast.TILE", (4096, 64))
+    peak = training_step_peak(tmp_path, SMALL, batch, sequence, r, checkpointing, dropout, dtype, gpu)
+    step = {"r": r, "batch": batch, "sequence": sequence, "checkpointing": checkpointing, "dropout": bool(dropout),
+            "dtype": dtype, "optimizer_bytes": 0, "gpu": gpu}
+    assert trace(SMALL, **step).total == pytest.approx(peak, rel=2e-4)
+    assert forecast_training(SMALL, **step).total == pytest.approx(peak, rel=0.05)
+
+
+def test_both_know_when_the_output_head_is_the_peak(tmp_path):
+    peak = training_step_peak(tmp_path, WORDY, 1, 128, 4, True, 0.0, torch.bfloat16)
+    step = {"r": 4, "sequence": 128, "optimizer_bytes": 0, "gpu": False}
+    assert trace(WORDY, **step).total == pytest.approx(peak, rel=2e-4)
+    forecast = forecast_training(WORDY, **step)
+    assert forecast.total == pytest.approx(peak, rel=0.05) and forecast["workspace"] > 0.8 * peak
+
+
+# With few layers more than the weights is to be seen. tests/bench_memory.py does the whole models.
+@pytest.mark.parametrize("config, settings", [
+    (TINY, {"batch": 4}), (TINY, {"r": 64, "checkpointing": False, "optimizer_bytes": 2}),
+    (LLAMAS["Llama-2-7B"], {"r": 64, "dropout": True}), (LLAMAS["Llama-2-7B"], {"batch": 4, "sequence": 2048}),
+    (LLAMAS["Llama-2-7B"], {"batch": 4, "bits": 16}), (LLAMAS["Llama-2-7B"], {"bits": 32, "checkpointing": False}),
+    (LLAMAS["Llama-2-7B"], {"dtype": torch.float16, "targets": ["q_proj", "v_proj"], "double_quant": False}),
+    (LLAMAS["Llama-2-13B"], {"sequence": 2048, "checkpointing": False}),
+    (LLAMAS["Llama-2-70B"], {"r": 64}), (LLAMAS["Llama-2-70B"], {"batch": 4, "sequence": 2048, "r": 8})])
+def test_the_forecast_comes_within_5_percent_of_the_traced_step(config, settings):
+    traced, forecast = (function(few_layers(config), **settings) for function in (trace, forecast_training))
+    assert forecast.total == pytest.approx(traced.total, rel=0.05)
+    assert list(forecast) == list(traced)
+    for name in ("weights", "scales", "adapters", "gradients"):
+        assert forecast[name] == traced[name]
+
+
+def test_another_layer_takes_what_the_one_before_took():
+    two, three, four = (trace(few_layers(TINY, layers), checkpointing=False, sequence=64).total for layers in (2, 3, 4))
+    assert four - three == three - two > 0
+
+
+def test_phases():
+    traced = trace(few_layers(TINY), r=64)
+    assert list(traced.phases) == ["load", "forward", "backward", "step"]
+    assert traced.total == max(traced.phases.values()) == traced.phases["backward"]
+    held = traced["weights"] + traced["scales"] + traced["adapters"]
+    one_weight = TINY.vocab_size * TINY.hidden_size * 2
+    assert held <= traced.phases["load"] <= held + one_weight
+    assert held + traced["gradients"] + traced["optimizer"] <= traced.phases["step"] < 1.1 * traced.phases["step"]
+
+
+def test_bad_input_says_what_to_do():
+    for settings, words in (
+        ({"bits": 3}, "bits=3: take 4"), ({"optimizer_bytes": 4}, "optimizer_bytes=4: take 8 or 2"),
+        ({"batch": 0}, "batch=0, sequence=512: take 1"), ({"sequence": -1}, "sequence=-1: take 1"),
+        ({"r": 0}, "r=0: a rank is 1"), ({"targets": ["query"]}, "some of .*q_proj"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            trace(SMALL, **settings)
+    with pytest.raises(ValueError, match="gpt2.*Llama-like"):
+        trace(LLAMAS["GPT-2"])
+
+
+def test_nothing_is_left_behind():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    tables = dict(bnb.functional.name2qmap)
+    with torch.autocast("cpu", torch.bfloat16):
+        trace(few_layers(SMALL, 1), dropout=True)
+        assert not torch.is_autocast_enabled()  # of CUDA
+    assert torch.equal(torch.rand(3), expected)
+    assert bnb.functional.name2qmap == tables
+    assert type(torch.ones(1) + 1) is torch.Tensor
