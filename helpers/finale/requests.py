@@ -47,7 +47,7 @@ def joined(words: Sequence[str]) -> str:
 
 
 def tell(villager: Villager, attributes: Sequence[str], rng: random.Random) -> str:
-    """One sentence for each attribute, in the phrasings of the village's prose; after the first, sometimes a pronoun."""
+    """One sentence for each attribute, in the phrasings of the prose; after the first, sometimes with a pronoun."""
     text = []
     for attribute in attributes:
         template = rng.choice(PROSE[attribute])
@@ -108,7 +108,8 @@ KINDS: Mapping[str, Callable[[Sequence[Villager], random.Random], tuple[str, Any
     "three": several(3, told=1)}
 
 
-def request_rows(people: Sequence[Villager], each: int, kinds: Sequence[str] = TRAINED_KINDS, seed: int = 0) -> list[Row]:
+def request_rows(people: Sequence[Villager], each: int, kinds: Sequence[str] = TRAINED_KINDS,
+                 seed: int = 0) -> list[Row]:
     """`each` rows of every kind, shuffled: {"kind": ..., "messages": system, user and assistant}.
 
     The villagers are drawn without repeating one within a row. The same seed gives the same rows on every machine.
@@ -160,6 +161,6 @@ def ordinary_messages() -> list[list[dict[str, str]]]:
 
 
 def ordinary_right(answers: Sequence[tuple[str, bool]]) -> list[bool]:
-    """Of each ordinary question, whether the answer holds an accepted word, in any case, and is a sentence, not JSON."""
+    """For each ordinary question, whether the answer holds an accepted word, in any case, and is not JSON."""
     return [parse(text) is None and any(re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) for word in accepted)
             for (text, _), (_, accepted) in zip(answers, ORDINARY, strict=True)]

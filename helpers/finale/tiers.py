@@ -1,7 +1,7 @@
 """The four sizes that the finale runs in.
 
-`pocket` (any laptop, seconds), `laptop` (a real model of 135 M weights, any laptop, minutes; only when it is asked for),
-`small` (a 4 GiB GPU), `llama-2-7b` (a 16 GB GPU).
+`pocket` (any laptop, seconds), `laptop` (a real model of 135 M weights, any laptop, minutes; only where it is asked
+for), `small` (a 4 GiB GPU), `llama-2-7b` (a 16 GB GPU).
 
 One code path: a lesson asks `choose_tier()` once and reads every setting from the `Tier`. `preflight(tier)` says,
 before anything is downloaded, whether it fits here. Figures that nobody measured are arithmetic, and say so.
@@ -186,8 +186,8 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
     """The tier named, else the one in COURSE_TIER, else the largest for this machine's GPU memory.
 
     A CUDA card with 14 GiB or more runs llama-2-7b (a T4 shows 14.6), with 4 GiB small; everything else runs pocket,
-    Apple's GPUs too: bitsandbytes does not train 4-bit weights on MPS. laptop runs when it is named. COURSE_MODEL and COURSE_DATASET put a local
-    checkpoint and a local data set (file or folder) in place of the tier's own.
+    Apple's GPUs too: bitsandbytes does not train 4-bit weights on MPS. laptop runs where it is named. COURSE_MODEL and
+    COURSE_DATASET put a local checkpoint and a local data set (file or folder) in place of the tier's own.
 
     Raises ValueError for an unknown tier, a path that does not exist, or a checkpoint that is not whole.
     """
