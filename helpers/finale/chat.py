@@ -144,11 +144,13 @@ def _tried(tokenizer: PreTrainedTokenizerBase, template: str) -> _Shape:
     del template  # part of the key: a tokenizer's template can be replaced
     talk = [{"role": role, "content": f"{role}-{n}"} for n in (1, 2) for role in ("user", "assistant")]
     try:
-        after = _render(tokenizer, talk[:2]).partition("assistant-1")[2].lstrip()
+        _, found, after = _render(tokenizer, talk[:2]).partition("assistant-1")
     except jinja2.TemplateError as error:
         raise ChatError(f"the chat template refuses a question and an answer: {error}") from error
+    if not found:
+        raise ChatError("the chat template does not write an answer as it is given: give the tokenizer another one")
     specials = sorted({str(token) for token in tokenizer.added_tokens_decoder.values()}, key=len, reverse=True)
-    end = next((token for token in specials if after.startswith(token)), None)
+    end = next((token for token in specials if after.lstrip().startswith(token)), None)
     if end is None:
         raise ChatError(f"the chat template writes no end token after an answer, but {after[:20]!r}: the model could "
                         "not learn to stop. Give the tokenizer another chat_template, as helpers.finale.chat.LLAMA_2.")
@@ -167,7 +169,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Conversation, prompt: 
 
 def fitted(tokenizer: PreTrainedTokenizerBase, messages: Conversation) -> Conversation:
     """The messages as the template takes them: where it takes no system message, that goes into the first question."""
-    if messages[0]["role"] != "system" or _shape(tokenizer).system:
+    if _shape(tokenizer).system or messages[0]["role"] != "system":
         return messages
     system, question, *rest = messages
     return [{"role": "user", "content": f"{system['content']}\n\n{question['content']}"}, *rest]

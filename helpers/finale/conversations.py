@@ -136,6 +136,10 @@ def _from_text(text: Any) -> list[Any]:
     messages = to_messages(text)
     if any(mark in message["content"] for message in messages for mark in ("[INST]", "[/INST]")):
         raise _Bad("text has [INST] and [/INST] out of order, or no </s> between two turns")
+    told, end, question = messages[0]["content"].partition("<</SYS>>") if messages else ("", "", "")
+    if end and told.startswith("<<SYS>>"):  # Llama-2's place for a system message
+        system = {"role": "system", "content": told.removeprefix("<<SYS>>").strip()}
+        messages = [system, {"role": "user", "content": question.strip()}, *messages[1:]]
     return messages
 
 
