@@ -190,9 +190,10 @@ def layer_activations(config: LlamaConfig, r: int, targets: str | Collection[str
     `torch.autograd.graph.saved_tensors_hooks`.
     """
     h, f, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
-    kv = h * config.num_key_value_heads // heads
+    head = getattr(config, "head_dim", None) or h // heads
+    q, kv = heads * head, config.num_key_value_heads * head
     adapted = [name for name in INPUTS if targets == "all-linear" or name in targets]
-    sizes = [f if name == "down_proj" else h for name in adapted]
+    sizes = [{"down_proj": f, "o_proj": q}.get(name, h) for name in adapted]
     if width < 4:  # the model computes in 16 bit: both norms and every adapter make an fp32 copy of their input
         norms, inputs = 2 * 4 * h, 4 * sum(sizes)
     elif dropout:  # each adapter has its own input
@@ -200,7 +201,7 @@ def layer_activations(config: LlamaConfig, r: int, targets: str | Collection[str
     else:  # q, k, v share one, gate and up another; that of o is the output of attention, counted there
         norms, inputs = 4 * h, 4 * sum({INPUTS[name]: n for name, n in zip(adapted, sizes, strict=True)
                                         if INPUTS[name] != "attention"}.values())
-    attention = width * (2 * h + 2 * kv) + 4 * heads  # q, k, v, the output, and a float32 sum per head
+    attention = width * (2 * q + 2 * kv) + 4 * heads  # q, k, v, the output, and a float32 sum per head
     gate = 3 * width * f  # the gate before and after SiLU, and the up-projection
     masks = sum(sizes) * (1 if gpu else 4) if dropout else 0
     return norms + 2 * 4 + attention + gate + inputs + masks + len(adapted) * 4 * r

@@ -21,7 +21,8 @@ from helpers.finale.hub import HubError, missing_files
 from helpers.finale.machine import Machine
 from helpers.finale.preflight import preflight
 from helpers.finale.requests import request_rows
-from helpers.finale.tiers import TIERS, checkpoint_size, choose_tier
+from helpers.finale.sizes import checkpoint_size
+from helpers.finale.tiers import TIERS, choose_tier
 from helpers.pocket.world import make_world
 
 REAL_HOME = laptop.home()  # before any test looks elsewhere

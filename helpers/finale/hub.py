@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model")  # never *.bin or *.pt: those are pickles, which run code
+MODEL_FILES = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model")  # never *.bin or *.pt: pickles, which run code
 DATASET_FILES = ("*.parquet", "*.json", "*.jsonl", "*.csv", "README.md")
 TRANSPORTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "aiohttp"}
 AGAIN = "Run the cell again: files that were complete stay on the disk, and it goes on from there."
