@@ -34,3 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def relative(path: Path) -> str:
     return path.relative_to(selection.ROOT).as_posix() if path.is_relative_to(selection.ROOT) else path.name
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was left out, and why: a skipped test must not look like one that passed."""
+    skipped = {(report.nodeid, report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr))
+               for report in terminalreporter.stats.get("skipped", [])}
+    for name, reason in sorted(skipped):
+        terminalreporter.write_line(f"LEFT OUT {name}: {reason.removeprefix('Skipped: ')}", yellow=True, bold=True)

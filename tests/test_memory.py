@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from real_step import load
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
 
 from helpers.memory import (
     CARDS,
@@ -35,14 +35,20 @@ SMALL = LlamaConfig(hidden_size=128, intermediate_size=352, num_hidden_layers=2,
 def checkpoints(tmp_path_factory):
     """Folders of random weights by name: a Llama with odd sizes, a small GPT-2 (Conv1D, tied head)."""
     folder = tmp_path_factory.mktemp("models")
-    for name, config in {"llama": SMALL, "gpt2": GPT2Config(n_embd=64, n_layer=2, n_head=2, vocab_size=90)}.items():
+    shape = {name: getattr(SMALL, name) for name in (
+        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        "vocab_size")}
+    configs = {"llama": SMALL, "gpt2": GPT2Config(n_embd=64, n_layer=2, n_head=2, vocab_size=90),
+               "wide heads": LlamaConfig(**shape, head_dim=48), "mistral": MistralConfig(**shape, head_dim=32),
+               "qwen2": Qwen2Config(**shape, tie_word_embeddings=True)}
+    for name, config in configs.items():
         AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
-    return {"pocket": POCKET_WEIGHTS, "llama": folder / "llama", "gpt2": folder / "gpt2"}
+    return {"pocket": POCKET_WEIGHTS, **{name: folder / name for name in configs}}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("double_quant", [False, True])
-@pytest.mark.parametrize("name", ["pocket", "llama", "gpt2"])
+@pytest.mark.parametrize("name", ["pocket", "llama", "gpt2", "wide heads", "qwen2"])
 def test_weights_forecast_is_what_bitsandbytes_holds_to_the_byte(checkpoints, name, double_quant, dtype):
     model = load(checkpoints[name], dtype, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double_quant)
     assert any(isinstance(m, bnb.nn.Linear4bit) for m in model.modules())
@@ -114,7 +120,9 @@ def saved_bytes(model, layer, hidden, **inputs):
     ("pocket", torch.float32, True, False), ("pocket", torch.bfloat16, True, False),
     ("llama", torch.float32, True, False), ("llama", torch.bfloat16, True, False),
     ("llama", torch.float32, True, True), ("llama", torch.bfloat16, True, True),
-    ("llama", torch.bfloat16, False, True)])
+    ("llama", torch.bfloat16, False, True), ("wide heads", torch.float32, True, False),
+    ("mistral", torch.bfloat16, True, False), ("qwen2", torch.float32, True, False),
+    ("qwen2", torch.bfloat16, True, True)])
 def test_activations_forecast_is_what_autograd_keeps(checkpoints, name, dtype, quantized, gpu, dropout, targets):
     how = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype} if quantized else {}
     model = load(checkpoints[name], dtype, **how)

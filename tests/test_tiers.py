@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from families import FAMILIES, family_model, write_family
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standins import GUANACO, LLAMA, LLAMA_REVISION, write_json
+from standins import GUANACO, LLAMA, LLAMA_REVISION, fill_hub_cache, write_json
 
 from helpers.finale import machine as module
-from helpers.finale.hub import Source
+from helpers.finale.hub import HubError, Source
 from helpers.finale.machine import Machine, machine
 from helpers.finale.preflight import PreflightError, preflight
-from helpers.finale.tiers import TIERS, checkpoint_size, choose_tier, load_arguments
+from helpers.finale.rows import load_arguments
+from helpers.finale.sizes import COUNTED, checkpoint_size
+from helpers.finale.tiers import TIERS, choose_tier
 from helpers.memory import lora_weights
 
 GOOD = (("torch>=2.9", "2.13.0+cpu"), ("trl<2,>=1.16", "1.16.0"))
@@ -57,7 +60,7 @@ def test_argument_before_variable_before_machine(monkeypatch):
 
 
 def test_unknown_tier_names_the_tiers():
-    with pytest.raises(ValueError, match="'70b'.*pocket"):
+    with pytest.raises(ValueError, match="'70b'.*pocket, laptop"):
         choose_tier("70b")
 
 
@@ -81,6 +84,64 @@ def test_local_model_and_dataset(monkeypatch, checkpoint, tmp_path):
 def test_a_path_that_is_not_there(monkeypatch, variable, tmp_path):
     monkeypatch.setenv(variable, str(tmp_path / "gone"))
     with pytest.raises(ValueError, match=f"{variable}=.*gone"):
+        choose_tier("small")
+
+
+@pytest.mark.parametrize("variable, value", [
+    ("COURSE_DATASET", "mine/rows.jsonl"), ("COURSE_MODEL", "tests/no-model"), ("COURSE_MODEL", "~/no/model"),
+    ("COURSE_DATASET", "imdb")])
+def test_what_is_no_hub_id_is_a_path_that_is_not_there(monkeypatch, variable, value):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match="does not exist: give an existing path or a hub id"):
+        choose_tier("small")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_model_of_any_family(monkeypatch, name, tmp_path):
+    """Parameters and adapters as the model itself has them; the forecast is one, or says that it estimates."""
+    folder = write_family(name, tmp_path / "model")
+    monkeypatch.setenv("COURSE_MODEL", str(folder))
+    monkeypatch.setenv("COURSE_DATASET", str(tmp_path))
+    tier, model = choose_tier("small"), family_model(name)
+    assert tier.size.parameters == model.num_parameters() and tier.size.family == model.config.model_type
+    assert tier.size.tied == model.config.tie_word_embeddings
+    counted = {k: v.shape for k, v in model.state_dict().items() if k.endswith("proj.weight")}
+    assert lora_weights(tier.size.config(), 3) == 3 * sum(sum(shape) for shape in counted.values())
+    report = preflight(tier, T4)
+    assert report.ok and ("an estimate for" in report.table()) == (model.config.model_type not in COUNTED)
+    assert tier.forecast()["weights"] > 0
+
+
+def test_a_hub_model_by_its_config_alone_and_from_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("COURSE_MODEL", "some/gemma")
+    monkeypatch.setenv("COURSE_DATASET", "some/rows")
+    with pytest.raises(HubError, match="some/gemma is not on this disk"):
+        choose_tier("small")
+    snapshot = fill_hub_cache(tmp_path / "hub", "some/gemma", "b" * 40, write_family("gemma", tmp_path / "model"))
+    tier = choose_tier("small")
+    assert (tier.model, tier.revision, tier.dataset) == ("some/gemma", None, "some/rows")
+    assert tier.size == checkpoint_size(snapshot) and tier.model_source().folder == snapshot
+    assert (snapshot / "chat_template.jinja").is_file()
+    (snapshot / "model.safetensors").unlink()
+    by_config = choose_tier("small").size
+    assert by_config == replace(tier.size, bytes=2 * tier.size.parameters)  # the file is in fp32
+
+
+@pytest.mark.parametrize("change, why", [
+    ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
+    ({"model_type": "unheard-of"}, "transformers knows"), ({"num_local_experts": 8}, "mixture of experts"),
+    ({"hidden_size": None}, "lacks hidden_size"),
+])
+def test_models_that_the_course_cannot_train(monkeypatch, checkpoint, tmp_path, change, why):
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = {**json.loads((checkpoint / "config.json").read_text()), **change}
+    write_json(tmp_path / "config.json", {key: value for key, value in config.items() if value is not None})
+    monkeypatch.setenv("COURSE_MODEL", str(tmp_path))
+    with pytest.raises(ValueError, match=why):
         choose_tier("small")
 
 

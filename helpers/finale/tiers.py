@@ -1,4 +1,7 @@
-"""The three sizes that the finale runs in: `pocket` (any laptop), `small` (a 4 GiB GPU), `llama-2-7b` (a 16 GB GPU).
+"""The four sizes that the finale runs in.
+
+`pocket` (any laptop, seconds), `laptop` (a real model of 135 M weights, any laptop, minutes; only where it is asked
+for), `small` (a 4 GiB GPU), `llama-2-7b` (a 16 GB GPU).
 
 One code path: a lesson asks `choose_tier()` once and reads every setting from the `Tier`. `preflight(tier)` says,
 before anything is downloaded, whether it fits here. Figures that nobody measured are arithmetic, and say so.
@@ -6,44 +9,23 @@ before anything is downloaded, whether it fits here. Figures that nobody measure
 
 from __future__ import annotations
 
-import json
-import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig
 
-from helpers.finale.hub import Source, look_up, missing_files
+from helpers.finale import laptop
+from helpers.finale.hub import Source, cached_folder, look_up, missing_files
 from helpers.finale.machine import Machine, machine
+from helpers.finale.rows import SUFFIXES
+from helpers.finale.rows import load_arguments as load_arguments  # until lessons 10 and 11 read with rows.read
+from helpers.finale.sizes import Size, checkpoint_size, hub_size
 from helpers.memory import GIB, Ledger, forecast_training
 from helpers.pocket import WEIGHTS
-
-
-@dataclass(frozen=True)
-class Size:
-    """What memory and time follow from: the shape of a Llama-like model, read from a checkpoint by `checkpoint_size`.
-
-    parameters: in the safetensors files; bytes: of those files.
-    """
-
-    parameters: int
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    vocab: int
-    bytes: int
-
-    def config(self) -> LlamaConfig:
-        """The same shape as transformers' config."""
-        return LlamaConfig(hidden_size=self.hidden, intermediate_size=self.intermediate, vocab_size=self.vocab,
-                           num_hidden_layers=self.layers, num_attention_heads=self.heads,
-                           num_key_value_heads=self.kv_heads)
 
 
 @dataclass(frozen=True)
@@ -122,6 +104,8 @@ class Tier:
     def model_source(self) -> Source:
         """Where the model is: asks the hub only if it is neither local nor in the cache."""
         path = Path(self.model)
+        if self.model == laptop.MODEL:
+            return laptop.source()
         if not path.is_absolute():
             return look_up(self.model, self.revision)
         missing = missing_files(path)
@@ -140,21 +124,27 @@ class Tier:
             self.dataset, repo_type="dataset")
 
 
-# bytes of the two hub models: 2 per parameter. The pocket tier's line is what checkpoint_size says of its files.
+# bytes of the hub models: 2 per parameter. The pocket tier's line is what checkpoint_size says of its files.
 LLAMA_2_7B = Size(parameters=6_738_415_616, layers=32, hidden=4096, intermediate=11_008, heads=32, kv_heads=32,
                   vocab=32_000, bytes=13_476_831_232)
 TINYLLAMA = Size(parameters=1_100_048_384, layers=22, hidden=2048, intermediate=5632, heads=32, kv_heads=4,
                  vocab=32_000, bytes=2_200_096_768)
+SMOLLM2 = Size(parameters=134_515_008, layers=30, hidden=576, intermediate=1536, heads=9, kv_heads=3, vocab=49_152,
+               bytes=269_030_016, tied=True)
 POCKET = Size(parameters=951_424, layers=4, hidden=128, intermediate=320, heads=4, kv_heads=4, vocab=768,
               bytes=3_809_824)
 
 # llama-2-7b: the QLoRA authors' recipe for 7B (r 64, α 16, all linears, dropout 0.1, 2e-4, batch 1 × 16, clip 0.3,
 # length 512), but one epoch of the 1,000 rows in place of 1,875 steps. Their "constant" schedule ignores the warm-up of
 # 0.03 that they name; constant_with_warmup does what they say. small: the same with the rank scaled to the model.
+# laptop: measured, see records/laptop-cpu.json; its rows are helpers/finale/requests.py's.
 TIERS: Mapping[str, Tier] = {tier.name: tier for tier in (
     Tier("pocket", str(WEIGHTS), None, None, POCKET, batch=32, accumulation=1, max_length=128, r=8, alpha=16,
          dropout=0.0, learning_rate=5e-3, scheduler="cosine", max_steps=200, row_tokens=48, optimizer="adamw_torch",
          max_grad_norm=1.0, checkpointing=False, save_steps=50),
+    Tier("laptop", laptop.MODEL, laptop.REVISION, None, SMOLLM2, batch=4, accumulation=1, max_length=192, r=8, alpha=16,
+         dropout=0.0, learning_rate=1e-3, scheduler="cosine", max_steps=60, row_tokens=93, optimizer="adamw_torch",
+         max_grad_norm=1.0, checkpointing=False, save_steps=20),
     Tier("small", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "fe8a4ea1ffedaf415f4da2f062534de366a451e6",
          "mlabonne/guanaco-llama2-1k", TINYLLAMA, batch=1, accumulation=16, max_length=512, r=16, alpha=16, dropout=0.1,
          learning_rate=2e-4, scheduler="constant_with_warmup"),
@@ -168,10 +158,12 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
     """The tier named, else the one in COURSE_TIER, else the largest for this machine's GPU memory.
 
     A CUDA card with 14 GiB or more runs llama-2-7b (a T4 shows 14.6), with 4 GiB small; everything else runs pocket,
-    Apple's GPUs too: bitsandbytes does not train 4-bit weights on MPS. COURSE_MODEL and COURSE_DATASET put a local
-    checkpoint and a local data set (file or folder) in place of the tier's own.
+    Apple's GPUs too: bitsandbytes does not train 4-bit weights on MPS. laptop runs where it is named. COURSE_MODEL and
+    COURSE_DATASET put another model and other rows in place of the tier's own, each a local path or a hub id; of a hub
+    model that is not here yet, its config.json is fetched. Change the rest by `dataclasses.replace(tier, ...)`.
 
-    Raises ValueError for an unknown tier, a path that does not exist, or a checkpoint that is not whole.
+    Raises ValueError for an unknown tier, a path that does not exist, a checkpoint that is not whole or not of a shape
+    that the course can train; HubError if the hub does not give the config.
     """
     name = name or os.environ.get("COURSE_TIER") or None
     if name is None:
@@ -182,22 +174,34 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
         raise ValueError(f"unknown tier {name!r}: use one of {', '.join(TIERS)} (argument or COURSE_TIER)")
     tier = TIERS[name]
     if model := os.environ.get("COURSE_MODEL"):
-        path = _existing("COURSE_MODEL", model)
-        if not path.is_dir() or (missing := missing_files(path)):
-            lacks = ", ".join(missing) if path.is_dir() else "to be a folder"
-            raise ValueError(f"COURSE_MODEL={model} lacks {lacks}: give a checkpoint's folder as save_pretrained "
-                             "writes it, weights in safetensors")
-        tier = replace(tier, model=str(path), revision=None, size=checkpoint_size(path))
+        tier = replace(tier, **_own_model(model))
     if dataset := os.environ.get("COURSE_DATASET"):
-        tier = replace(tier, dataset=str(_existing("COURSE_DATASET", dataset)))
+        tier = replace(tier, dataset=str(_path_or_id("COURSE_DATASET", dataset)))
     return tier
 
 
-def _existing(variable: str, value: str) -> Path:
+def _own_model(value: str) -> dict[str, object]:
+    """The fields of a tier that COURSE_MODEL sets."""
+    path = _path_or_id("COURSE_MODEL", value)
+    if isinstance(path, str):
+        folder = cached_folder(path)
+        return {"model": path, "revision": None, "size": checkpoint_size(folder) if folder else hub_size(path)}
+    if not path.is_dir() or (missing := missing_files(path)):
+        lacks = ", ".join(missing) if path.is_dir() else "to be a folder"
+        raise ValueError(f"COURSE_MODEL={value} lacks {lacks}: give a checkpoint's folder as save_pretrained writes "
+                         "it, weights in safetensors")
+    return {"model": str(path), "revision": None, "size": checkpoint_size(path)}
+
+
+def _path_or_id(variable: str, value: str) -> Path | str:
+    """An absolute path to what exists here, else a hub id. `data/mine.jsonl` is no id, nor is what lies in a folder."""
     path = Path(os.path.abspath(Path(value).expanduser()))
-    if not path.exists():
-        raise ValueError(f"{variable}={value} does not exist: give an existing path, or unset {variable}")
-    return path
+    if path.exists():
+        return path
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", value) and path.suffix.lower() not in SUFFIXES and not path.parent.exists():
+        return value
+    raise ValueError(f"{variable}={value} does not exist: give an existing path or a hub id (owner/name), or unset "
+                     f"{variable}")
 
 
 @cache
@@ -205,30 +209,3 @@ def _forecast(tier: Tier, gpu: bool) -> tuple[int, int]:
     """Bytes of `tier.forecast`, in all and of the adapters."""
     ledger = tier.forecast(gpu)
     return ledger.total, ledger["adapters"]
-
-
-def checkpoint_size(folder: str | Path) -> Size:
-    """Read the `Size` of a Llama-like checkpoint: its config and the headers of its safetensors files (no weights).
-
-    Raises ValueError, naming what is missing, for a config that is no Llama's.
-    """
-    from safetensors import safe_open
-
-    folder, parameters = Path(folder), 0
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    wanted = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
-    if missing := [key for key in wanted if key not in config]:
-        raise ValueError(f"{folder.name}/config.json lacks {', '.join(missing)}: give a Llama-like checkpoint")
-    files = sorted(folder.glob("*.safetensors"))
-    for file in files:
-        with safe_open(file, "np") as tensors:
-            parameters += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    layers, hidden, intermediate, heads, vocab = (config[key] for key in wanted)
-    return Size(parameters, layers, hidden, intermediate, heads, config.get("num_key_value_heads") or heads, vocab,
-                bytes=sum(file.stat().st_size for file in files))
-
-
-def load_arguments(path: str | Path) -> dict[str, str]:
-    """The arguments with which `datasets.load_dataset` reads a local folder, or one local file, of rows."""
-    path = Path(path)
-    return {"path": str(path)} if path.is_dir() else {"path": str(path.parent), "data_files": path.name}

@@ -116,16 +116,17 @@ def layer_activations(config: LlamaConfig, r: int, targets: str | Collection[str
     autograd keeps; tests count them by `torch.autograd.graph.saved_tensors_hooks`.
     """
     h, f, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
-    kv = h * config.num_key_value_heads // heads
+    head = getattr(config, "head_dim", None) or h // heads
+    q, kv = heads * head, config.num_key_value_heads * head
     adapted = [name for name in INPUTS if targets == "all-linear" or name in targets]
-    sizes = {name: f if name == "down_proj" else h for name in adapted}
+    sizes = {name: {"down_proj": f, "o_proj": q}.get(name, h) for name in adapted}
     adapter = 2 if gpu and width < 4 else 4  # bytes of a number in the adapters' branch
     if dropout or (width < 4 and not (gpu and quantized)):  # each adapter has its own input
         inputs = sum(sizes.values())
     else:  # q, k, v share one, gate and up another; that of o is the output of attention, counted there
         inputs = sum({INPUTS[name]: n for name, n in sizes.items() if INPUTS[name] != "attention"}.values())
     norms = 4 * h * (2 if width < 4 else 1) + 2 * 4  # fp32 copies of their inputs; in fp32 the first is the layer's own
-    attention = width * (2 * h + 2 * kv) + 4 * heads  # q, k, v, the output, and a float32 sum per head
+    attention = width * (2 * q + 2 * kv) + 4 * heads  # q, k, v, the output, and a float32 sum per head
     gate = 3 * width * f  # the gate before and after SiLU, and the up-projection
     masks = sum(sizes.values()) * (1 if gpu else 4) if dropout else 0
     return norms + attention + gate + adapter * (inputs + len(adapted) * r) + masks

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -20,6 +20,7 @@ DOCUMENTS = 400
 HELD_OUT_SEED = 3  # documents of seeds 1 and 2 trained the tokenizer and the model
 MAX_LENGTH = 128
 BATCH = 256
+BUDGET = 2**30  # bytes for what a batch of an evaluation holds: its logits, or its KV cache
 
 
 @contextmanager
@@ -34,11 +35,48 @@ def evaluation(model: PreTrainedModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def by_length(items: Sequence, lengths: Sequence[int], batch: int = BATCH) -> Iterator[list[int]]:
-    """Index batches of similar length, so that little is spent on padding."""
-    order = sorted(range(len(items)), key=lengths.__getitem__)
-    for start in range(0, len(order), batch):
-        yield order[start:start + batch]
+def by_length(lengths: Sequence[int], batch: int = BATCH, row_bytes: Callable[[int], int] = lambda length: 0,
+              budget: int = BUDGET) -> Iterator[list[int]]:
+    """Index batches of similar length, so that little is spent on padding: at most `batch` rows, or `budget` bytes.
+
+    row_bytes: what one row of a length takes, once it is padded to the longest of its batch. A row that alone takes
+    more than the budget comes alone.
+    """
+    chosen: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if chosen and (len(chosen) == batch or (len(chosen) + 1) * row_bytes(lengths[i]) > budget):
+            yield chosen
+            chosen = []
+        chosen.append(i)
+    if chosen:
+        yield chosen
+
+
+def kept_bytes(model: PreTrainedModel) -> int:
+    """Bytes that one token keeps in the KV cache: 2 · layers · KV heads · head size, in the embedding's precision."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * head * model.get_input_embeddings().weight.element_size()
+
+
+def label_losses(model: PreTrainedModel, ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]],
+                 budget: int = BUDGET) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss in nats and number of labels of each row, -100 left out: float64 (rows,), int64 (rows,).
+
+    The logits of a batch stay below `budget` bytes, or are one row's; their copy in float32 is of one row at a time.
+    """
+    losses, counts = torch.zeros(len(ids), dtype=torch.float64), torch.zeros(len(ids), dtype=torch.int64)
+    vocab = model.config.get_text_config().vocab_size
+    with evaluation(model):
+        for batch in by_length([len(row) for row in ids], row_bytes=lambda n: 4 * n * vocab, budget=budget):
+            rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in batch], batch_first=True)
+            logits = model(input_ids=rows.to(model.device), use_cache=False).logits  # (batch, length, vocabulary)
+            for n, i in enumerate(batch):
+                wanted = torch.tensor(labels[i][1:], device=logits.device)
+                loss = torch.nn.functional.cross_entropy(logits[n, :len(wanted)].float(), wanted, reduction="none")
+                losses[i], counts[i] = loss.double().sum().cpu(), (wanted != -100).sum().cpu()
+    return losses, counts
 
 
 def document_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str] | None = None,
@@ -52,17 +90,7 @@ def document_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     if not documents:
         raise ValueError("documents is empty: give at least one text")
     ids = [row[:MAX_LENGTH] for row in tokenizer([text + tokenizer.eos_token for text in documents])["input_ids"]]
-    losses, counts = torch.zeros(len(ids), dtype=torch.float64), torch.zeros(len(ids), dtype=torch.int64)
-    with evaluation(model):
-        for batch in by_length(ids, [len(row) for row in ids]):
-            rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in batch], batch_first=True,
-                                                   padding_value=tokenizer.pad_token_id).to(model.device)
-            real = rows[:, 1:] != tokenizer.pad_token_id  # (batch, length - 1)
-            logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
-            loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none")
-            losses[batch] = (loss * real).double().sum(dim=1).cpu()
-            counts[batch] = real.sum(dim=1).cpu()
-    return losses, counts
+    return label_losses(model, ids, ids)
 
 
 def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: Sequence[str] | None = None,
@@ -75,18 +103,27 @@ def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, docum
 def complete(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str],
              max_new_tokens: int = 32) -> list[tuple[str, bool]]:
     """What the model writes on (greedily) after each prompt, and whether it ended by itself with `</s>`."""
-    results: list[tuple[str, bool]] = [("", False)] * len(prompts)
-    ids = tokenizer(list(prompts))["input_ids"]
+    return write_on(model, tokenizer, tokenizer(list(prompts))["input_ids"], [tokenizer.eos_token_id], max_new_tokens)
+
+
+def write_on(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]],
+             stop: Sequence[int], max_new_tokens: int, budget: int = BUDGET) -> list[tuple[str, bool]]:
+    """What the model writes (greedily) after each row of ids, up to a token of `stop`; and whether one came.
+
+    Padded on the left. A batch's KV cache and last logits stay below `budget` bytes, or are one row's.
+    """
+    results: list[tuple[str, bool]] = [("", False)] * len(ids)
+    kept, logits = kept_bytes(model), 8 * model.config.get_text_config().vocab_size  # in float32, and once more
     with evaluation(model):
-        for batch in by_length(ids, [len(row) for row in ids]):
-            inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, padding_side="left", return_tensors="pt")
-            inputs = inputs.to(model.device)
+        for batch in by_length([len(row) for row in ids], budget=budget,
+                               row_bytes=lambda n: (n + max_new_tokens) * kept + logits):
+            inputs = tokenizer.pad({"input_ids": [list(ids[i]) for i in batch]}, padding_side="left",
+                                   return_tensors="pt").to(model.device)
             out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True,
-                                 eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-            new = out[:, inputs["input_ids"].shape[1]:]
-            for i, row in zip(batch, new, strict=True):
-                text = tokenizer.decode(row, skip_special_tokens=True).strip()
-                results[i] = (text, bool((row == tokenizer.eos_token_id).any()))
+                                 repetition_penalty=1.0, eos_token_id=list(stop), pad_token_id=tokenizer.pad_token_id)
+            for i, row in zip(batch, out[:, inputs["input_ids"].shape[1]:].tolist(), strict=True):
+                end = next((n for n, token in enumerate(row) if token in stop), None)
+                results[i] = (tokenizer.decode(row[:end], skip_special_tokens=True).strip(), end is not None)
     return results
 
 
@@ -102,7 +139,7 @@ def recall(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     ids = tokenizer([row["prompt"] + " " + row["completion"] for row in rows])["input_ids"]
     right = 0
     with evaluation(model):
-        for batch in by_length(ids, [len(row) for row in ids]):
+        for batch in by_length([len(row) for row in ids]):
             inputs = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, padding_side="right", return_tensors="pt")
             best = model(**inputs.to(model.device), use_cache=False).logits.argmax(dim=-1).tolist()
             right += sum(best[n][begun[i] - 1:len(ids[i]) - 1] == ids[i][begun[i]:] for n, i in enumerate(batch))

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
 from helpers.finale import recorder
-from helpers.finale.tiers import TIERS, Tier, checkpoint_size
+from helpers.finale.sizes import checkpoint_size
+from helpers.finale.tiers import TIERS, Tier
 from helpers.memory import forecast_training
 
 ROWS = 400

@@ -1,0 +1,166 @@
+"""The laptop tier's task: requests about the villagers that must be answered in JSON, and nothing but JSON.
+
+Six kinds of request, so that no single template can be learnt by heart. Four are trained on; two, `select` and `three`,
+never are: they ask whether the form was learnt or only its examples. Whether an answer is right can be decided by
+`json.loads`. Ten ordinary questions stand beside them: a model that has learnt to write JSON must still know Paris.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from helpers.pocket.world import ATTRIBUTES, PROSE, QUESTIONS, Villager
+
+SYSTEM = "Answer in JSON. What is not said is null."
+TRAINED_KINDS = ("record", "question", "pair", "change")
+HELD_OUT_KINDS = ("select", "three")
+ASK = ["Give {keys}.", "Write {keys}.", "Note {keys}.", "I need {keys}."]
+ASK_EACH = ["Give {keys} of each.", "For each, write {keys}.", "List {keys} of everyone.", "Note {keys} of each."]
+CHANGES = {
+    "town": ["{n} has moved to {town}.", "{n} now lives in {town}.", "The new home of {n} is in {town}."],
+    "trade": ["{n} has become {a_trade}.", "{n} now works as {a_trade}.", "The new trade of {n} is that of {a_trade}."],
+    "pet": ["{n} now keeps {a_pet}.", "The new pet of {n} is {a_pet}.", "{n} has {a_pet} now."],
+    "food": ["{n} now likes {food} best.", "{n} has come to love {food}.", "These days {n} prefers {food}."],
+}
+ORDINARY = (  # question, and the words of which the answer must hold one
+    ("What is the capital of France?", ("Paris",)),
+    ("What is the capital of Italy?", ("Rome",)),
+    ("What colour is the sky on a clear day?", ("blue",)),
+    ("How many days are in a week?", ("seven", "7")),
+    ("What is the opposite of hot?", ("cold", "cool")),
+    ("Which planet do we live on?", ("Earth",)),
+    ("What is frozen water called?", ("ice",)),
+    ("Who wrote Romeo and Juliet?", ("Shakespeare",)),
+    ("Which animal says meow?", ("cat", "cats")),
+    ("What is 2 + 2?", ("4", "four")),
+)
+Row = dict[str, Any]
+
+
+def joined(words: Sequence[str]) -> str:
+    """`name`, `name and pet`, `name, town and pet`."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def tell(villager: Villager, attributes: Sequence[str], rng: random.Random) -> str:
+    """One sentence for each attribute, in the phrasings of the prose; after the first, sometimes with a pronoun."""
+    text = []
+    for attribute in attributes:
+        template = rng.choice(PROSE[attribute])
+        text.append(villager.fill(template, bool(text) and template.startswith("{n}") and rng.random() < 0.3))
+    return " ".join(text)
+
+
+def facts(villager: Villager, keys: Sequence[str], said: Sequence[str] = ATTRIBUTES) -> dict[str, str | None]:
+    """What is known of a villager under these keys; None where the text did not say it."""
+    return {key: getattr(villager, key) if key == "name" or key in said else None for key in keys}
+
+
+def record(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
+    """Prose about one villager → an object with the asked-for keys; at times one of them was not said: null."""
+    said = rng.sample(ATTRIBUTES, rng.randint(2, 3))
+    keys = ["name", *rng.sample(said, 2)]
+    if rng.random() < 0.4:
+        keys[rng.randint(1, 2)] = rng.choice([a for a in ATTRIBUTES if a not in said])
+    request = rng.choice(ASK).format(keys=joined(keys))
+    return f"{tell(people[0], said, rng)}\n{request}", facts(people[0], keys, said)
+
+
+def question(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
+    """Prose about one villager and a question → an object with the one key that the question is about."""
+    said = rng.sample(ATTRIBUTES, 3)
+    asked = rng.choice(said) if rng.random() < 0.8 else next(a for a in ATTRIBUTES if a not in said)
+    text = people[0].fill(rng.choice(QUESTIONS[asked]))
+    return f"{tell(people[0], said, rng)}\n{text}", facts(people[0], [asked], said)
+
+
+def several(count: int, told: int) -> Callable[[Sequence[Villager], random.Random], tuple[str, Any]]:
+    """`told` facts about each of `count` villagers → a list of objects with name and one key, in the text's order."""
+    def build(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
+        said = rng.sample(ATTRIBUTES, told)
+        text = " ".join(tell(v, rng.sample(said, told), rng) for v in people[:count])
+        keys = ["name", rng.choice(said)]
+        return f"{text}\n{rng.choice(ASK_EACH).format(keys=joined(keys))}", [facts(v, keys) for v in people[:count]]
+    return build
+
+
+def change(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
+    """An object and a sentence with news → the object, changed. The news is another villager's fact."""
+    keys = ["name", *rng.sample(ATTRIBUTES, 2)]
+    old, news = facts(people[0], keys), rng.choice(keys[1:])
+    moved = Villager(**{**vars(people[0]), news: getattr(people[1], news)})
+    return f"{json.dumps(old)}\n{moved.fill(rng.choice(CHANGES[news]))}", facts(moved, keys)
+
+
+def select(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
+    """An object of five keys → one with the asked-for keys only. Never trained on."""
+    keys = ["name", *rng.sample(ATTRIBUTES, rng.randint(1, 2))]
+    whole = facts(people[0], ["name", *ATTRIBUTES])
+    return f"{json.dumps(whole)}\n{rng.choice(ASK).format(keys=joined(keys))}", facts(people[0], keys)
+
+
+KINDS: Mapping[str, Callable[[Sequence[Villager], random.Random], tuple[str, Any]]] = {
+    "record": record, "question": question, "pair": several(2, told=2), "change": change, "select": select,
+    "three": several(3, told=1)}
+
+
+def request_rows(people: Sequence[Villager], each: int, kinds: Sequence[str] = TRAINED_KINDS,
+                 seed: int = 0) -> list[Row]:
+    """`each` rows of every kind, shuffled: {"kind": ..., "messages": system, user and assistant}.
+
+    The villagers are drawn without repeating one within a row. The same seed gives the same rows on every machine.
+    Raises ValueError for an unknown kind or for fewer than three people.
+    """
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"unknown kind {unknown[0]!r}: use some of {', '.join(KINDS)}")
+    if len(people) < 3:
+        raise ValueError(f"{len(people)} people: a request is about up to three of them")
+    rng, rows = random.Random(f"requests {seed}"), []
+    for kind in kinds:
+        for _ in range(each):
+            asked, answer = KINDS[kind](rng.sample(people, 3), rng)
+            rows.append({"kind": kind, "messages": [
+                {"role": "system", "content": SYSTEM}, {"role": "user", "content": asked},
+                {"role": "assistant", "content": json.dumps(answer, ensure_ascii=False)}]})
+    rng.shuffle(rows)
+    return rows
+
+
+def parse(text: str) -> Any:
+    """The object or list that `text` is, as JSON and nothing else; None where it is neither."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict | list) else None
+
+
+def score(rows: Sequence[Row], answers: Sequence[tuple[str, bool]]) -> dict[str, dict[str, float]]:
+    """For each kind, and for "all": the number of rows, the shares that are valid JSON, and that are exact (0 … 1).
+
+    answers: (text, ended by itself), as `evaluate.complete` gives them. Exact: it ended, and what it parses to equals
+    what the row's answer parses to; spaces and the order of an object's keys do not matter.
+    """
+    counts: dict[str, list[int]] = {}
+    for row, (text, ended) in zip(rows, answers, strict=True):
+        found = parse(text)
+        right = ended and found is not None and found == json.loads(row["messages"][-1]["content"])
+        for kind in (row["kind"], "all"):
+            count = counts.setdefault(kind, [0, 0, 0])
+            count[0], count[1], count[2] = count[0] + 1, count[1] + (found is not None), count[2] + right
+    return {kind: {"rows": n, "valid": valid / n, "exact": exact / n} for kind, (n, valid, exact) in counts.items()}
+
+
+def ordinary_messages() -> list[list[dict[str, str]]]:
+    """The ten ordinary questions, each as a conversation that the assistant is to answer; no system message."""
+    return [[{"role": "user", "content": question}] for question, _ in ORDINARY]
+
+
+def ordinary_right(answers: Sequence[tuple[str, bool]]) -> list[bool]:
+    """For each ordinary question, whether the answer holds an accepted word, in any case, and is not JSON."""
+    return [parse(text) is None and any(re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) for word in accepted)
+            for (text, _), (_, accepted) in zip(answers, ORDINARY, strict=True)]
