@@ -62,7 +62,7 @@ def test_argument_before_variable_before_machine(monkeypatch):
 
 
 def test_unknown_tier_names_the_tiers():
-    with pytest.raises(ValueError, match=r"'70b'.*pocket, small, llama-2-7b"):
+    with pytest.raises(ValueError, match=r"'70b'.*pocket, laptop, small, llama-2-7b"):
         choose_tier("70b")
 
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_is_not_whole(monkeypatch, tmp_path):
 
 def test_revisions_are_pinned_commits():
     assert TIERS["pocket"].revision is None and Path(TIERS["pocket"].model).is_absolute()
-    for name in ("small", "llama-2-7b"):
+    for name in ("laptop", "small", "llama-2-7b"):
         assert re.fullmatch("[0-9a-f]{40}", TIERS[name].revision)
 
 

@@ -78,12 +78,11 @@ def question(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
     return f"{tell(people[0], said, rng)}\n{text}", facts(people[0], [asked], said)
 
 
-def several(count: int, told: int) -> Callable[[Sequence[Villager], random.Random], tuple[str, Any]]:
-    """`told` facts about each of `count` villagers → a list of objects with name and one key, in the text's order."""
+def several(count: int) -> Callable[[Sequence[Villager], random.Random], tuple[str, Any]]:
+    """One fact about each of `count` villagers → a list of objects with name and that key, in the order of the text."""
     def build(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
-        said = rng.sample(ATTRIBUTES, told)
-        text = " ".join(tell(v, rng.sample(said, told), rng) for v in people[:count])
-        keys = ["name", rng.choice(said)]
+        keys = ["name", rng.choice(ATTRIBUTES)]
+        text = " ".join(tell(v, keys[1:], rng) for v in people[:count])
         return f"{text}\n{rng.choice(ASK_EACH).format(keys=joined(keys))}", [facts(v, keys) for v in people[:count]]
     return build
 
@@ -104,8 +103,8 @@ def select(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
 
 
 KINDS: Mapping[str, Callable[[Sequence[Villager], random.Random], tuple[str, Any]]] = {
-    "record": record, "question": question, "pair": several(2, told=2), "change": change, "select": select,
-    "three": several(3, told=1)}
+    "record": record, "question": question, "pair": several(2), "change": change, "select": select,
+    "three": several(3)}
 
 
 def request_rows(people: Sequence[Villager], each: int, kinds: Sequence[str] = TRAINED_KINDS,
