@@ -26,16 +26,16 @@ CHANGES = {
     "pet": ["{n} now keeps {a_pet}.", "The new pet of {n} is {a_pet}.", "{n} has {a_pet} now."],
     "food": ["{n} now likes {food} best.", "{n} has come to love {food}.", "These days {n} prefers {food}."],
 }
-ORDINARY = (  # question, and the words of which the answer must hold one
+ORDINARY = (  # question, and the words of which the answer must hold one; chosen so that the untuned model knows them
     ("What is the capital of France?", ("Paris",)),
     ("What is the capital of Italy?", ("Rome",)),
-    ("What colour is the sky on a clear day?", ("blue",)),
-    ("How many days are in a week?", ("seven", "7")),
+    ("What is the capital of Japan?", ("Tokyo",)),
     ("What is the opposite of hot?", ("cold", "cool")),
+    ("What is the opposite of up?", ("down",)),
     ("Which planet do we live on?", ("Earth",)),
-    ("What is frozen water called?", ("ice",)),
+    ("Which is the largest planet of the solar system?", ("Jupiter",)),
     ("Who wrote Romeo and Juliet?", ("Shakespeare",)),
-    ("Which animal says meow?", ("cat", "cats")),
+    ("Who painted the Mona Lisa?", ("Vinci", "Leonardo")),
     ("What is 2 + 2?", ("4", "four")),
 )
 Row = dict[str, Any]
