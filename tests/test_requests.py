@@ -71,8 +71,8 @@ def test_ordinary_chats_are_a_fifth_of_what_is_trained_and_tell_no_answer_that_i
     chats = [row["messages"] for row in rows if row["kind"] == "chat"]
     assert len(rows) == 5 * 40 and len(chats) == 40 and not any("system" in str(messages) for messages in chats)
     assert not {question for question, _ in ORDINARY} & {question for question, _ in requests.CHATS}
-    for _, accepted in ORDINARY:
-        assert not [reply for _, reply in requests.CHATS for word in accepted if word.lower() in reply.lower().rstrip(".").split()]
+    told = {word for _, reply in requests.CHATS for word in reply.lower().rstrip(".").split()}
+    assert not told & {word.lower() for _, accepted in ORDINARY for word in accepted}
     assert not any(requests.parse(reply) for _, reply in requests.CHATS)
 
 
