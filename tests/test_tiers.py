@@ -162,7 +162,7 @@ def test_a_checkpoint_that_is_not_whole(monkeypatch, tmp_path):
 
 def test_revisions_are_pinned_commits():
     assert TIERS["pocket"].revision is None and Path(TIERS["pocket"].model).is_absolute()
-    for name in ("small", "llama-2-7b"):
+    for name in ("laptop", "small", "llama-2-7b"):
         assert re.fullmatch("[0-9a-f]{40}", TIERS[name].revision)
 
 

