@@ -29,9 +29,10 @@ test: $(STAMP)  ## ruff, unit tests, every notebook under strict nbval, the note
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-bench: $(STAMP)  ## time and memory of quantization and training beside the libraries' (on an idle machine)
+bench: $(STAMP)  ## time and memory of quantization and training beside the libraries', the ledger beside traced steps (idle machine)
 	$(BIN)/python tests/bench_quantization.py
 	$(BIN)/python tests/bench_adapters.py
+	$(BIN)/python tests/bench_memory.py
 
 notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="notebooks/10_fine_tuning_llama_2.ipynb")
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.run $(NB)
