@@ -34,9 +34,10 @@ quick: $(STAMP)  ## ruff, the fast tests, and of the slow ones and the notebooks
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quick
 
-bench: $(STAMP)  ## time and memory of quantization and training beside the libraries' (on an idle machine)
+bench: $(STAMP)  ## time and memory beside the libraries', and the ledger beside traced steps (on an idle machine)
 	$(BIN)/python tests/bench_quantization.py
 	$(BIN)/python tests/bench_adapters.py
+	$(BIN)/python tests/bench_memory.py
 
 notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="notebooks/10_fine_tuning_llama_2.ipynb")
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.run $(NB)

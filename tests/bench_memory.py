@@ -21,7 +21,7 @@ SHAPES = [(True, 1, 512), (True, 1, 2048), (True, 4, 512), (True, 4, 2048), (Fal
 
 
 def main(names: list[str]) -> None:
-    """Print a line per configuration: GiB traced and forecast, their difference, the peak's phase, seconds."""
+    """Print a line per configuration: GiB traced and forecast, the difference, the peak's phase, seconds of a core."""
     helpers.start()
     print(f"{'':15} {'r':>3} {'batch':>8} {'kept':>6} {'traced':>8} {'ledger':>8} {'off by':>7}  {'peak in':9} seconds")
     for name, (checkpointing, batch, sequence), r in itertools.product(names, SHAPES, (8, 64)):

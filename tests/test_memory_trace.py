@@ -59,6 +59,11 @@ def test_the_forecast_comes_within_5_percent_of_the_traced_step(config, settings
         assert forecast[name] == traced[name]
 
 
+def test_the_whole_of_llama_2_7b():
+    config = LLAMAS["Llama-2-7B"]
+    assert forecast_training(config, r=64).total == pytest.approx(trace(config, r=64).total, rel=0.02)
+
+
 def test_another_layer_takes_what_the_one_before_took():
     two, three, four = (trace(few_layers(TINY, layers), checkpointing=False, sequence=64).total for layers in (2, 3, 4))
     assert four - three == three - two > 0

@@ -70,7 +70,8 @@ def label_losses(model: PreTrainedModel, ids: Sequence[Sequence[int]], labels: S
     vocab = model.config.get_text_config().vocab_size
     with evaluation(model):
         for batch in by_length([len(row) for row in ids], row_bytes=lambda n: 4 * n * vocab, budget=budget):
-            rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in batch], batch_first=True)
+            rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids[i]) for i in batch], batch_first=True,
+                                                   padding_value=model.config.get_text_config().pad_token_id or 0)
             logits = model(input_ids=rows.to(model.device), use_cache=False).logits  # (batch, length, vocabulary)
             for n, i in enumerate(batch):
                 wanted = torch.tensor(labels[i][1:], device=logits.device)
