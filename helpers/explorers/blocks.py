@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from helpers import plots
 from helpers.codebooks import NF4, integer
-from helpers.explorers.frame import Explorer, Row, image, one_of, table
+from helpers.explorers.frame import WIDE, Explorer, Row, image, one_of, table
 from helpers.quantization import absmax_quantize, quantize
 
 SIDE = 256  # a matrix of 256 × 256 standard normal weights
@@ -66,9 +66,10 @@ class BlockExplorer(Explorer):
         self.magnitude, self.block_size, self.outliers, self.code = 48, 64, 64, "NF4"
         self._curves: dict[tuple, tuple[float, ...]] = {}
         sizes = [(f"{size}" if size < SIDE**2 else "whole tensor", size) for size in SIZES]
-        self._build({"block_size": widgets.SelectionSlider(options=sizes, value=64, description="Block size")},
+        self._build({"block_size": widgets.SelectionSlider(options=sizes, value=64, description="Block size",
+                                                           layout=WIDE)},
                     {"magnitude": widgets.SelectionSlider(options=[(f"{m} σ", m) for m in MAGNITUDES], value=48,
-                                                          description="Outliers of size")},
+                                                          description="Outliers of size", layout=WIDE)},
                     {"outliers": widgets.Dropdown(options=COUNTS, value=64, description="How many"),
                      "code": widgets.Dropdown(options=list(CODEBOOKS), description="Code in blocks")})
         self.set(magnitude, block_size, outliers, code)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 
 from helpers import plots
 
+WIDE, NARROW = {"width": "95%"}, {"width": "auto"}  # layouts of controls; without one they take half a line
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 Check = Callable[[str, object], Any]  # (a setting's name, what it shall be) -> what it becomes; ValueError: it may not
 Row = tuple[str, str]
@@ -94,7 +96,7 @@ class Explorer:
     def _listen(self, control: widgets.Widget, act: Callable[[Any], None]) -> None:
         """Call act(value) when somebody moves the control, and not when the control follows."""
         def heard(change: Mapping[str, Any]) -> None:
-            if not self._quiet:
+            if not self._quiet and not only_rounded(control, change["old"], change["new"]):
                 with self.quiet():
                     act(change["new"])
         control.observe(heard, "value")
@@ -130,6 +132,13 @@ class Explorer:
         self.shown.value = frame(self.css, self.accent, self.message, self._body())
         if self.message and not self._quiet:
             print(self.message)
+
+
+def only_rounded(control: widgets.Widget, old: Any, new: Any) -> bool:
+    """Whether a slider only rounded its own value to its step, as it does when a page first shows it."""
+    if isinstance(control, widgets.FloatLogSlider):
+        return abs(math.log(new / old, control.base)) <= control.step / 2
+    return isinstance(control, widgets.FloatSlider | widgets.IntSlider) and abs(new - old) <= control.step / 2
 
 
 # ------------------------------------------------------------------------------------------------ what a setting may be
@@ -186,8 +195,13 @@ def said(value: object) -> str:
 
 def frame(css: str, accent: str, message: str, body: str) -> str:
     """What is shown, with what was wrong above it; screen readers read it out when it changes."""
-    warning = f"<p>⚠ {html.escape(message)}</p>" if message else ""
+    warning = line(f"⚠ {html.escape(message)}") if message else ""
     return f'<div class="{css}" aria-live="polite" style="{box(accent)}">{warning}{body}</div>'
+
+
+def line(inside: str) -> str:
+    """A line of text."""
+    return tag("p", inside, style="margin:4px 0")
 
 
 def box(accent: str) -> str:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import ipywidgets as widgets
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, legend, one_of, stacked, svg, tag, whole, words
+from helpers.explorers.frame import Explorer, legend, line, one_of, stacked, svg, tag, whole, words
 from helpers.memory import CARDS, GIB, LLAMAS, Ledger, forecast_training, smallest_card
 
 MODELS = tuple(name for name, config in LLAMAS.items() if hasattr(config, "num_key_value_heads"))
@@ -89,7 +89,7 @@ class LedgerExplorer(Explorer):
     def _body(self) -> str:
         total = f"{self.ledger.total / GIB:.2f} GiB, with {RESERVE} more for CUDA. {self.verdict}."
         entries = [(f"{name} {count / GIB:.2f}", COLOURS[name]) for name, count in self.ledger.items() if count]
-        return self._picture() + tag("p", f"GiB: {legend(entries)}") + tag("p", tag("b", total))
+        return self._picture() + line(f"GiB: {legend(entries)}") + line(tag("b", total))
 
     def _picture(self) -> str:
         """One stacked bar with a line for each card."""

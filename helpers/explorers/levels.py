@@ -15,7 +15,7 @@ import torch
 
 from helpers import plots
 from helpers.codebooks import FP4_BNB, FP4_E2M1, NF4, integer, lloyd_max
-from helpers.explorers.frame import Explorer, number, one_of, svg, tag, whole
+from helpers.explorers.frame import WIDE, Explorer, number, one_of, svg, tag, whole
 from helpers.quantization import quantize
 
 BLOCK_SIZE, BLOCKS = 64, 4096
@@ -56,12 +56,12 @@ class LevelExplorer(Explorer):
 
     def __init__(self, start: str = "NF4") -> None:
         self.start, self.levels, self.code = "NF4", NF4.clone(), 8
-        again, wide = widgets.Button(description="Reset", layout={"width": "5em"}), {"width": "95%"}
+        again = widgets.Button(description="Reset", layout={"width": "5em"})
         self._build({"start": widgets.Dropdown(options=list(starting_points()), description="Start from"),
                      "again": again},
-                    {"code": widgets.IntSlider(8, 0, 15, description="Code", layout=wide)},
+                    {"code": widgets.IntSlider(8, 0, 15, description="Code", layout=WIDE)},
                     {"level": widgets.FloatSlider(0, min=-1, max=1, step=0.001, readout_format=".3f",
-                                                  description="Level", layout=wide)})
+                                                  description="Level", layout=WIDE)})
         again.on_click(lambda button: self.reset())
         self._listen(self.controls["start"], self.reset)
         self._listen(self.controls["code"], lambda code: self._answer(lambda: setattr(self, "code", code)))

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from transformers import LlamaConfig
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, legend, number, one_of, said, stacked, svg, tag, whole
+from helpers.explorers.frame import Explorer, legend, line, number, one_of, said, stacked, svg, tag, whole
 from helpers.memory import GIB, LLAMAS, Ledger, census, lora_weights
 from helpers.pocket import WEIGHTS
 
@@ -118,11 +118,11 @@ class LoraExplorer(Explorer):
         scale = 700 / everything.total
         bars = [stacked([(name, count * scale, COLOURS[name]) for name, count in ledger.items()], y, height=20)
                 for y, ledger in ((4, self.ledger), (30, everything))]
-        return (tag("p", f"{trained}; the branch counts α/r = {self.scaling:g} times")
+        return (line(f"{trained}; the branch counts α/r = {self.scaling:g} times")
                 + svg("0 0 720 54", f"Adapters {together}, everything {all_of_it}", *bars)
-                + tag("p", legend((f"{name} {amount(count)}", COLOURS[name]) for name, count in self.ledger.items()))
-                + tag("p", f"Together {together}, the small bar. Training every weight the same way takes {all_of_it}, "
-                      "the large one."))
+                + line(legend((f"{name} {amount(count)}", COLOURS[name]) for name, count in self.ledger.items()))
+                + line(f"Together {together}, the small bar. Training every weight the same way takes {all_of_it}, the "
+                       "large one."))
 
 
 place_adapters = LoraExplorer

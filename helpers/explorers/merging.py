@@ -12,7 +12,7 @@ import ipywidgets as widgets
 import torch
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, Row, number, one_of, svg, tag, words
+from helpers.explorers.frame import NARROW, WIDE, Explorer, Row, number, one_of, svg, tag, words
 from helpers.quantization import quantize
 
 SMALLEST, LARGEST = 0.001, 1.0  # ‖ΔW‖ / ‖W‖
@@ -67,10 +67,9 @@ class SurvivalExplorer(Explorer):
                              f"{tuple(self.weight.shape)}, not zero")
         self.direction = update.detach().float() * (self.weight.norm() / update.norm().float())  # as large as W
         self.size, self.start = 0.01, "dequantized"
-        wide = {"layout": {"width": "95%"}}
         self._build({"size": widgets.FloatLogSlider(.01, min=math.log10(SMALLEST), max=math.log10(LARGEST), step=.02,
-                                                    description="‖ΔW‖ / ‖W‖", readout_format=".3f", **wide)},
-                    {"start": widgets.ToggleButtons(options=list(STARTS), description="Added to", **wide)})
+                                                    description="‖ΔW‖ / ‖W‖", readout_format=".3f", layout=WIDE)},
+                    {"start": widgets.ToggleButtons(options=list(STARTS), description="Added to", layout=NARROW)})
         self.set(size, start)
 
     @property

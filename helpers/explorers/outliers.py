@@ -12,7 +12,7 @@ import ipywidgets as widgets
 import torch
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, Row, number, svg, tag, whole, words
+from helpers.explorers.frame import NARROW, WIDE, Explorer, Row, number, svg, tag, whole, words
 from helpers.quantization import absmax_quantize
 
 SMALLEST, LARGEST = 1.0, 1000.0  # the outlier, in standard deviations of the other weights
@@ -41,11 +41,10 @@ class OutlierExplorer(Explorer):
             raise ValueError(f"count={count}: take 2 or more, one of them is the outlier")
         self.weights = torch.randn(count, generator=torch.Generator().manual_seed(0))
         self.outlier, self.bits = 4.0, 8
-        wide = {"layout": {"width": "95%"}}
         self._build({"outlier": widgets.FloatLogSlider(4.0, min=math.log10(SMALLEST), max=math.log10(LARGEST), step=.01,
-                                                       description="Outlier, σ", readout_format=".1f", **wide)},
+                                                       description="Outlier, σ", readout_format=".1f", layout=WIDE)},
                     {"bits": widgets.ToggleButtons(options=[(str(b), b) for b in BITS], value=8, description="Bits",
-                                                   style={"button_width": "3em"}, **wide)})
+                                                   style={"button_width": "3em"}, layout=NARROW)})
         self.set(outlier, bits)
 
     @property

@@ -16,7 +16,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, one_of, tag, whole
+from helpers.explorers.frame import Explorer, line, one_of, tag, whole
 from helpers.memory import CARDS, GIB, LLAMAS, forecast_training, linear_shapes, skeleton
 
 PAGE = 2 * 2**20  # bytes; the driver's large page
@@ -107,7 +107,7 @@ class PagingExplorer(Explorer):
     """
 
     text = "Choose model, GPU and sequence length here, in JupyterLab or Colab; or from Python as below."
-    css, accent = "paging", plots.ORANGE
+    css, accent, label_width = "paging", plots.ORANGE, "9em"
     may_be = {"model": one_of(MODELS), "memory": one_of(CARDS), "longest": whole(128, 4096), "r": one_of(RANKS),
               "checkpointing": one_of((True, False))}
 
@@ -189,7 +189,7 @@ class PagingExplorer(Explorer):
             moved = f"{step.out / GIB:.2f}" if step.fits else "out of memory"
             rows += tag("tr", tag("td", str(n), **right) + tag("td", str(step.tokens), **right)
                         + tag("td", bar, style="text-align:left") + tag("td", moved, **right))
-        return tag("p", tag("b", self.verdict)) + tag("table", rows)
+        return line(tag("b", self.verdict)) + tag("table", rows)
 
 
 page_the_optimizer = PagingExplorer

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, box, said, tag
+from helpers.explorers.frame import WIDE, Explorer, box, line, said, tag
 from helpers.pocket.evaluate import complete
 from helpers.pocket.world import ATTRIBUTES, QUESTIONS, World, instruct
 
@@ -47,7 +47,7 @@ class VillageExplorer(Explorer):
                      "attribute": widgets.Dropdown(options=[(QUESTIONS[a][0].format(n="…"), a) for a in ATTRIBUTES],
                                                    description="Question")},
                     {"question": widgets.Text(description="Or ask", placeholder="your own question, then Enter",
-                                              continuous_update=False, layout={"width": "95%"})})
+                                              continuous_update=False, layout=WIDE)})
         self._listen(self.controls["villager"], lambda name: self.choose(villager=name))
         self._listen(self.controls["attribute"], lambda name: self.choose(attribute=name))
         self._listen(self.controls["question"], self.ask)
@@ -99,8 +99,8 @@ class VillageExplorer(Explorer):
             f"<small>{title}</small><br>{html.escape(self.answers[who])}</div>"
             for who, title, accent in (("base", "The base model writes on", plots.FROZEN),
                                        ("tuned", "The tuned model answers", plots.TRAINED)))
-        return (tag("p", tag("b", html.escape(self.question))) + tag("div", answers, style="display:flex;gap:12px")
-                + (tag("p", tag("small", f"The truth: {html.escape(self.truth)}")) if self.truth else ""))
+        return (line(tag("b", html.escape(self.question))) + tag("div", answers, style="display:flex;gap:12px")
+                + (line(tag("small", f"The truth: {html.escape(self.truth)}")) if self.truth else ""))
 
 
 ask_the_village = VillageExplorer
