@@ -56,8 +56,6 @@ class Explorer:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.ui.model_id}
         return {"text/plain": self.text, WIDGET_VIEW: view}
 
-    # ------------------------------------------------------------------------------------- what an explorer fills in
-
     def _compute(self) -> None:
         """Compute what follows from the settings. A ValueError refuses them."""
 
@@ -77,8 +75,6 @@ class Explorer:
         for name in self.may_be:
             if name in self.controls:
                 self.controls[name].value = getattr(self, name)
-
-    # ------------------------------------------------------------------------------------------- what all do the same
 
     def _build(self, *lines: Mapping[str, widgets.Widget] | Collection[widgets.Widget]) -> None:
         """Make `ui`: lines of controls, and `shown` below them. Those named as a setting set it when they are moved."""
@@ -145,21 +141,20 @@ def only_rounded(control: widgets.Widget, old: Any, new: Any) -> bool:
 
 def whole(least: int, most: int = 2**31 - 1) -> Check:
     """A whole number from `least` to `most`."""
-    def check(name: str, value: object) -> int:
-        number = plain(value)
-        if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
-            raise ValueError(f"{name}={said(value)}: take a whole number from {least} to {most:,}.")
-        return number
-    return check
+    return _between(int, least, most, f"take a whole number from {least} to {most:,}")
 
 
 def number(least: float, most: float, advice: str = "") -> Check:
     """A finite number from `least` to `most`, as float. advice: what to take, in other words than these."""
-    def check(name: str, value: object) -> float:
+    return _between(float, least, most, advice or f"take a number from {least:g} to {most:g}")
+
+
+def _between(kind: type, least: float, most: float, advice: str) -> Check:
+    def check(name: str, value: object) -> int | float:
         x = plain(value)
-        if isinstance(x, bool) or not isinstance(x, int | float) or not least <= x <= most:  # NaN is refused too
-            raise ValueError(f"{name}={said(value)}: {advice or f'take a number from {least:g} to {most:g}'}.")
-        return float(x)
+        if isinstance(x, bool) or not isinstance(x, int | kind) or not least <= x <= most:  # NaN is refused too
+            raise ValueError(f"{name}={said(value)}: {advice}.")
+        return kind(x)
     return check
 
 
@@ -219,9 +214,10 @@ def table(rows: Iterable[Row]) -> str:
 
 def tag(name: str, inside: str = "", **attributes: object) -> str:
     """An element of HTML or SVG. Floats get one decimal; `_` in an attribute's name stands for `-`."""
-    said = "".join(f' {key.replace("_", "-")}="{value:.1f}"' if isinstance(value, float) else
-                   f' {key.replace("_", "-")}="{html.escape(str(value))}"' for key, value in attributes.items())
-    return f"<{name}{said}>{inside}</{name}>"
+    texts = {key.replace("_", "-"): f"{value:.1f}" if isinstance(value, float) else html.escape(str(value))
+             for key, value in attributes.items()}
+    look = "".join(f' {key}="{text}"' for key, text in texts.items())
+    return f"<{name}{look}>{inside}</{name}>"
 
 
 def words(text: str, x: float, y: float, anchor: str = "middle", **attributes: object) -> str:
