@@ -48,6 +48,7 @@ def test_bits_are_flipped(lab, page):
 
 def test_an_outlier_wastes_fewer_codes_where_there_are_fewer(lab, page):
     area = output(page, "outliers")
+    assert "60 σ, one of" in area.locator(".outliers").inner_text()  # and not as the slider rounds it
     assert "19 of 255" in area.locator(".outliers").inner_text()
     area.locator("button", has_text="4").first.click()
     area.get_by_text("of 15").first.wait_for(timeout=20_000)
@@ -62,6 +63,7 @@ def test_blocks_wall_an_outlier_in(lab, page):
 
 def test_levels_are_chosen_and_moved(lab, page):
     area = output(page, "levels")
+    assert "NF4: 16 levels" in area.locator(".levels").inner_text()
     area.locator(".widget-dropdown select").first.select_option(label="Lloyd")
     area.get_by_text("Lloyd: 16 levels").first.wait_for(timeout=20_000)
     handle = area.locator(".noUi-handle, .ui-slider-handle, [role=slider]").last

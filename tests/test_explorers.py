@@ -1,230 +1,263 @@
-"""The explorers, driven from Python: what they show, what they refuse, what they cost, how they look to nbval."""
+"""What all explorers keep to: shown as text too, labelled, deaf while they follow, never thrown by an odd value.
+
+What each of them computes is tested in a file of its own.
+"""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from types import SimpleNamespace
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from html.parser import HTMLParser
+from typing import NamedTuple
 
 import ipywidgets as widgets
-import nbformat
+import numpy as np
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_notebook
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_explorers_village import small_village
 
-from helpers import pocket
-from helpers.explorers.frame import WIDGET_VIEW
+from helpers.explorers.blocks import wall_in
+from helpers.explorers.family import choose_method
+from helpers.explorers.frame import WIDGET_VIEW, Explorer, number, one_of, said, whole
+from helpers.explorers.ledger import which_card
+from helpers.explorers.levels import drag_levels
 from helpers.explorers.live_loss import LiveLoss
-from helpers.explorers.village import answer, ask_the_village
-from helpers.pocket.world import ANSWERS, ATTRIBUTES, instruct, make_world
+from helpers.explorers.lora import place_adapters
+from helpers.explorers.merging import watch_the_update
+from helpers.explorers.numbers import flip_bits
+from helpers.explorers.outliers import meet_the_outlier
+from helpers.explorers.paging import page_the_optimizer
+from helpers.explorers.ranks import cut_to_rank
+from helpers.floats import BF16, FP4_E2M1, FP16
+from helpers.pocket.world import make_world
 
-WORLD = make_world()
+NAN, HELD_OUT = float("nan"), make_world().held_out
+
+
+class Case(NamedTuple):
+    make: Callable[[], Explorer]
+    good: dict[str, object]  # what may be set, control by control or from Python at once
+    bad: list[dict[str, object]]  # what may not
+    method: str = "set"
+
+
+CASES = {
+    "numbers": Case(lambda: flip_bits(200, BF16), {"fmt": FP16, "x": "1.5"},
+                    [{"x": "twelve"}, {"x": True}, {"fmt": "fp17"}, {"x": NAN, "fmt": FP4_E2M1}]),
+    "bits": Case(lambda: flip_bits(200, BF16), {"bit": 3}, [{"bit": 16}, {"bit": -1}, {"bit": 1.0}], "flip"),
+    "outliers": Case(lambda: meet_the_outlier(20, 8), {"outlier": 30.0, "bits": 3},
+                     [{"bits": 9}, {"bits": 1}, {"bits": 4.0}, {"outlier": 0}, {"outlier": 1e9}, {"outlier": NAN}]),
+    "blocks": Case(wall_in, {"magnitude": 12, "block_size": 16, "outliers": 256, "code": "int4"},
+                   [{"magnitude": 50}, {"block_size": 0}, {"outliers": NAN}, {"code": "NF5"}]),
+    "levels": Case(drag_levels, {"code": 12, "level": 0.5}, [
+        {"code": code, "level": level} for code, level in ((16, .1), (-1, .1), (3.5, .1), (3, NAN), (3, "x"))], "move"),
+    "codebooks": Case(drag_levels, {"start": "Lloyd"}, [{"start": "nf5"}], "reset"),
+    "ledger": Case(which_card, {"model": "LLaMA-33B", "stored": "bf16", "rank": 64, "sequence": 1024,
+                                "checkpointing": False},
+                   [{"model": "GPT-2"}, {"stored": 4}, {"rank": 0}, {"rank": 257}, {"rank": 2.5}, {"sequence": 127},
+                    {"rank": 8, "sequence": 8193}, {"checkpointing": 1}]),
+    "lora": Case(place_adapters, {"model": "Llama-2-7B", "rank": 64, "alpha": 32},
+                 [{"model": "GPT-5"}, {"rank": 0}, {"rank": 65}, {"alpha": 0}, {"alpha": float("inf")}, {"alpha": "16"},
+                  {"layers": []}, {"layers": "q_proj"}, {"layers": ["q_proj", "lm_head"]}, {"layers": [3]},
+                  {"rank": 8, "alpha": -1}]),
+    "family": Case(lambda: choose_method("bottleneck adapter", 32),
+                   {"method": "prompt tuning", "size": 20, "model": "Llama-2-7B"},
+                   [{"method": "LoRA", "size": 5000}, {"method": "LoRA", "size": 0}, {"size": 2.5}, {"method": "BERT"},
+                    {"method": "prompt tuning", "size": 5000}, {"model": "GPT-2"}]),
+    "paging": Case(page_the_optimizer, {"model": "Llama-2-7B", "memory": 8, "r": 8, "longest": 4096,
+                                        "checkpointing": False},
+                   [{"model": "GPT-2"}, {"memory": 7}, {"longest": 127}, {"longest": 4097}, {"longest": 512, "r": 3},
+                    {"checkpointing": "yes"}]),
+    "ranks": Case(cut_to_rank, {"true_rank": 9, "noise": 0.5, "r": 7},
+                  [{"update": "none"}, {"r": 0}, {"r": 65}, {"true_rank": 65}, {"noise": -1}, {"noise": NAN},
+                   {"true_rank": 9, "r": 99}]),
+    "merging": Case(lambda: watch_the_update(size=0.1), {"size": 0.02, "start": "original"},
+                    [{"size": 0}, {"size": 2.0}, {"size": NAN}, {"size": 0.2, "start": "elsewhere"}]),
+    "village": Case(small_village, {"villager": HELD_OUT[5].name, "attribute": "pet"},
+                    [{"villager": "Eve"}, {"attribute": "shoe size"}], "choose"),
+    "questions": Case(small_village, {"question": f"Who is {HELD_OUT[2].name}?"}, [], "ask"),
+}
+PLAIN = (widgets.HTML, widgets.VBox, widgets.HBox, widgets.Dropdown, widgets.Text, widgets.IntSlider, widgets.IntText,
+         widgets.FloatSlider, widgets.FloatLogSlider, widgets.SelectionSlider, widgets.FloatText, widgets.Checkbox,
+         widgets.ToggleButton, widgets.ToggleButtons, widgets.Button)  # the core of ipywidgets 7.7
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9), st.lists(st.integers(), max_size=2),
+    st.sampled_from([10**400, -10**5000, np.int64(4), np.float64("nan"), np.float32(3), np.bool_(True), np.arange(3),
+                     np.array("NF4"), torch.tensor(8), torch.tensor(0.5), torch.tensor(torch.inf), torch.ones(2), 1j,
+                     torch.tensor(True), b"1", {}, object(), Decimal("NaN"), ["q_proj"], "Lloyd", "\ud800", BF16,
+                     "Llama-2-7B", "NF4", "planted", "DoRA", "pet", "nan", "1e400", FP4_E2M1]))
+
+
+@pytest.fixture(params=CASES)
+def case(request) -> Case:
+    return CASES[request.param]
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(pocket.WEIGHTS)
+def made() -> Callable[[Callable[[], Explorer]], Explorer]:
+    """The explorer of a case, the same one each time: what spoils it must show in what is asked next."""
+    return functools.cache(lambda make: make())
 
 
-def tiny(tokenizer, seed: int) -> LlamaForCausalLM:
-    """A random Llama of one layer: quick, and never right."""
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=256, bos_token_id=1, eos_token_id=2, pad_token_id=3)).eval()
+def state(explorer: Explorer) -> dict[str, object]:
+    """Everything that is shown or set, as text, without the message."""
+    values = {name: repr(control.value) for name, control in explorer.controls.items() if hasattr(control, "value")}
+    return {"report": explorer.report(), "shown": re.sub("<p[^>]*>⚠.*?</p>", "", explorer.shown.value, flags=re.DOTALL),
+            **values, **{name: repr(getattr(explorer, name)) for name in explorer.may_be}}
 
 
-@pytest.fixture
-def explorer(tokenizer):
-    return ask_the_village(tiny(tokenizer, 1), tiny(tokenizer, 2), tokenizer, WORLD)
-
-
-def test_the_pocket_llama_shows_the_point_of_the_course():
-    base, tokenizer = pocket.load_pocket()
-    tuned, _ = pocket.load_pocket(tuned=True)
-    explorer = ask_the_village(base, tuned, tokenizer, WORLD)
-    right = {"base": 0, "tuned": 0}
-    for name in explorer.villager.options[:5]:
-        for attribute in ATTRIBUTES:
-            explorer.choose(villager=name, attribute=attribute)
-            truth = explorer.people[name].fill(ANSWERS[attribute])
-            for who in right:
-                right[who] += explorer.answers[who] == truth
-    assert right["base"] == 0 and right["tuned"] >= 18, right
-
-
-def test_choosing_asks_both_models_and_shows_the_answers(explorer):
-    person = WORLD.held_out[3]
-    explorer.choose(villager=person.name, attribute="pet")
-    assert explorer.question == f"What pet does {person.name} have?"
-    assert explorer.truth == f"{person.name}: {person.pet}" and explorer.message == ""
-    assert explorer.answers == {"base": answer(explorer.base, explorer.tokenizer, explorer.question),
-                                "tuned": answer(explorer.tuned, explorer.tokenizer, explorer.question)}
-    assert explorer.answers["base"] != explorer.answers["tuned"]
-    assert (explorer.villager.value, explorer.attribute.value) == (person.name, "pet")
-    assert person.name in explorer.shown.value and explorer.truth in explorer.shown.value
-
-
-def test_the_dropdowns_and_the_text_box_do_the_same(explorer):
-    assert len(explorer.villager.options) == 20 and len(explorer.attribute.options) == 4
-    assert set(explorer.villager.options) <= {v.name for v in WORLD.held_out}
-    explorer.villager.value = explorer.villager.options[5]
-    assert explorer.villager.value in explorer.question
-    explorer.attribute.value = "food"
-    assert "like best to eat" in explorer.question
-    explorer.own.value = f"Who is {WORLD.taught[0].name}?"
-    assert explorer.question == explorer.own.value and explorer.truth == "" == explorer.message
-    explorer.villager.value = explorer.villager.options[6]
-    assert explorer.own.value == "" and explorer.villager.value in explorer.question
-
-
-def test_a_choice_generates_once_per_model(explorer, monkeypatch):
-    calls = []
-    for model in (explorer.base, explorer.tuned):
-        generate = model.generate
-        monkeypatch.setattr(model, "generate", lambda g=generate, **kw: calls.append(1) or g(**kw))
-    explorer.choose(villager=WORLD.held_out[9].name, attribute="trade")
-    assert len(calls) == 2
-
-
-def test_villagers_beyond_the_offered_ones_can_be_chosen(explorer):
-    name = WORLD.taught[0].name
-    explorer.choose(villager=name)
-    assert explorer.villager.value == name and explorer.answers and not explorer.message
-
-
-@pytest.mark.parametrize("question", ["", "  \n "])
-def test_an_empty_question_is_refused_kindly(explorer, question):
-    explorer.ask(question)
-    assert "empty" in explorer.message and "choose a villager" in explorer.shown.value and explorer.answers == {}
-    explorer.choose()
-    assert explorer.answers and not explorer.message
-
-
-def test_unknown_people_attributes_and_long_questions_are_named_and_escaped(explorer):
-    explorer.choose(villager="Eve <script>")
-    assert "Eve <script>" in explorer.message and explorer.answers == {}
-    assert "<script>" not in explorer.shown.value and "&lt;script&gt;" in explorer.shown.value
-    explorer.choose(attribute="shoe size")
-    assert "shoe size" in explorer.message and "town, trade, pet, food" in explorer.message
-    explorer.ask("why " * 60)
-    assert "239 characters" in explorer.message and explorer.answers == {}
-    explorer.ask("Where does <b>Harry Potter</b> live?")
-    assert "made up" in explorer.message and set(explorer.answers) == {"base", "tuned"}
-    assert "<b>Harry" not in explorer.shown.value
-
-
-def test_the_longest_question_fits_the_model(explorer):
-    question = "☃" * explorer.LONGEST  # the most tokens that so many characters can make
-    assert len(explorer.tokenizer(instruct(question))["input_ids"]) + 40 <= 256
-    explorer.ask(question)
-    explorer.ask("x?" * (explorer.LONGEST // 2))
-    assert explorer.answers
-
-
-def test_an_answer_is_greedy_and_leaves_the_model_as_it_was(tokenizer):
-    model = tiny(tokenizer, 3).train()
-    model.model.embed_tokens.register_forward_hook(lambda module, args, out: torch.dropout(out, 0.5, module.training))
-    first, second = (answer(model, tokenizer, "Who?", max_new_tokens=8) for _ in range(2))
-    assert first == second and model.training
-    assert first.endswith(" …"), "a text that was cut off must show it"
-    torch.nn.init.zeros_(model.lm_head.weight)
-    model.lm_head.bias = torch.nn.Parameter(torch.eye(len(tokenizer))[tokenizer.eos_token_id])
-    assert answer(model, tokenizer, "Who?") == "", "one that stopped at once must not"
-
-
-def walk(widget):
+def walk(widget: widgets.Widget):
     yield widget
     for child in getattr(widget, "children", ()):
         yield from walk(child)
 
 
-@pytest.mark.parametrize("make", [LiveLoss, "village"])
-def test_only_old_and_plain_widgets_are_used(explorer, make):
-    shown = explorer if make == "village" else make()
-    for widget in walk(shown.ui):
-        assert type(widget) in (widgets.HTML, widgets.VBox, widgets.HBox, widgets.Dropdown, widgets.Text)
-    bundle = shown._repr_mimebundle_()
-    assert bundle["text/plain"] == shown.text and len(shown.text) < 120 and "\n" not in shown.text
-    assert bundle[WIDGET_VIEW] == {"version_major": 2, "version_minor": 0, "model_id": shown.ui.model_id}
+class Page(HTMLParser):
+    """The elements of some HTML, which must be closed as they were opened."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.seen = [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+        if tag not in ("img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
 
 
-def test_live_loss_draws_now_and_then_and_at_the_end():
-    live = LiveLoss(every=60)
-    for step in range(1, 101):
-        live.add(step, 5 / step)
-    assert live.drawn == 1 and len(live.losses) == 100
-    live.draw()
-    assert live.drawn == 2 and 'alt="Loss 0.05 at step 100"' in live.ui.value
-    assert live.ui.value.startswith("<img") and "data:image/png;base64," in live.ui.value
+@pytest.mark.parametrize("make", [*dict.fromkeys(case.make for case in CASES.values()), LiveLoss])
+def test_it_is_a_line_of_text_where_no_widget_can_be_shown(make):
+    explorer = make()
+    assert explorer._repr_mimebundle_() == {"text/plain": explorer.text, WIDGET_VIEW: {
+        "version_major": 2, "version_minor": 0, "model_id": explorer.ui.model_id}}
+    assert 40 < len(explorer.text) < 120 and "\n" not in explorer.text and "JupyterLab" in explorer.text
 
 
-@pytest.mark.parametrize("every, drawings", [(0, (9, 11)), (3, (4, 5))])
-def test_live_loss_costs_little_even_if_asked_too_often(monkeypatch, every, drawings):
-    """On a clock on which a drawing takes 50 ms and a step 5 ms: at most every `every` seconds, and 5 % of the time."""
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("helpers.explorers.time", clock)
-
-    class Slow(LiveLoss):
-        def figure(self):
-            clock.now += 0.05
-            return super().figure()
-
-    live, step = Slow(every=every), 0
-    while clock.now < 10:
-        live.add(step := step + 1, 1.0)
-        clock.now += 0.005
-    assert drawings[0] <= live.drawn <= drawings[1]
+def test_it_is_made_of_old_and_plain_widgets_with_labels_and_reads_on_light_and_dark_pages(case):
+    explorer = case.make()
+    for widget in walk(explorer.ui):
+        assert type(widget) in PLAIN
+        if not isinstance(widget, widgets.HTML | widgets.Box):
+            assert widget.description and (widget.description not in "01" or "bit" in widget.tooltip)
+    (_, outer), *inner = Page(explorer.shown.value).seen
+    assert outer["class"] == explorer.css and outer["aria-live"] == "polite" and "rgba(127,127,127" in outer["style"]
+    for tag, look in inner:
+        assert tag != "svg" or look["role"] == "img" and look["aria-label"]
+        assert tag != "img" or len(look["alt"]) > 20
+        assert tag != "text" or look["fill"] == "currentColor"
+        assert not re.search(r"(?<![-\w])color:", look.get("style", ""))
 
 
-def test_live_loss_survives_a_broken_run_and_a_resumed_one():
-    live = LiveLoss(every=0)
-    live.draw()
-    assert 'alt="No loss yet"' in live.ui.value
-    live.add(10, 2.0)
-    live.add(20, float("nan"))
-    live.draw()
-    assert "loss nan at step 20" in live.ui.value
-    live.add(20, 1.0)  # resumed from step 10
-    assert live.steps == [10, 20] and live.losses == [2.0, 1.0]
-    live.draw()
-    assert "Loss 1 at step 20" in live.ui.value
-    with pytest.raises(ValueError, match="every=-1"):
-        LiveLoss(every=-1)
+@pytest.mark.parametrize("name", CASES.keys() - {"bits"})  # whose toggles have a test of their own
+def test_controls_set_it_and_follow_it_and_are_not_heard_then(name, monkeypatch):
+    make, good, _, method = CASES[name]
+    by_hand, by_python, answers = make(), make(), []
+    before = by_hand.shown.value
+    for explorer in (by_hand, by_python):
+        monkeypatch.setattr(explorer, "_answer", lambda act, e=explorer: answers.append(e) or type(e)._answer(e, act))
+    for control, value in good.items():
+        by_hand.controls[control].value = value
+    getattr(by_python, method)(**good)
+    assert by_hand.shown.value == by_python.shown.value != before and by_hand.report() == by_python.report()
+    assert answers == [by_hand] * len(good) + [by_python]
+    assert name == "questions" or state(by_hand) == state(by_python)
 
 
-def test_live_loss_listens_to_a_real_trainer(tmp_path, tokenizer):
-    ids = tokenizer("An owl lives in the old mill.")["input_ids"]
-    rows = [{"input_ids": ids, "labels": ids}] * 8
-    live = LiveLoss()
-    args = TrainingArguments(output_dir=str(tmp_path), max_steps=6, logging_steps=2, per_device_train_batch_size=4,
-                             report_to=[], disable_tqdm=True, save_strategy="no", use_cpu=True)
-    trainer = Trainer(tiny(tokenizer, 4), args, train_dataset=rows, callbacks=[live])
-    trainer.train()
-    assert live.steps == [2, 4, 6] and live.total == 6 and "at step 6" in live.ui.value
-    assert live.losses == [log["loss"] for log in trainer.state.log_history if "loss" in log]
-    assert live.figure().axes[0].get_xlim()[1] >= 6
+@pytest.mark.parametrize("name, bad", [(name, bad) for name, case in CASES.items() for bad in case.bad])
+def test_what_is_refused_is_named_in_the_widget_and_to_python_and_changes_nothing(name, bad, made, capsys):
+    make, good, _, method = CASES[name]
+    explorer = made(make)
+    before = state(explorer)
+    getattr(explorer, method)(**bad)
+    assert explorer.message and capsys.readouterr().out == explorer.message + "\n"
+    assert "⚠" in explorer.shown.value and state(explorer) == before
+    with explorer.quiet():  # as if a control had asked
+        getattr(explorer, method)(**bad)
+    assert explorer.message and capsys.readouterr().out == ""
+    getattr(explorer, method)(**good)
+    assert explorer.message == "" == capsys.readouterr().out and "⚠" not in explorer.shown.value
 
 
-def test_strict_nbval_accepts_a_notebook_with_a_growing_curve(tmp_path):
-    path = tmp_path / "live.ipynb"
-    cells = [new_code_cell(source) for source in (
-        "import helpers; helpers.start()",
-        "from helpers.explorers.live_loss import LiveLoss\nfrom helpers.plots import show",
-        "live = LiveLoss(every=0)\nlive",
-        "import random\nfor step in range(1, 30):\n    live.add(step, random.uniform(1, 2))\nlive.draw()",
-        'show(live.figure(), alt="The loss wanders between 1 and 2.")',
-        "print(live.steps[-1], live.drawn > 0)",
-    )]
-    nbformat.write(new_notebook(cells=cells), path)
-    execute = [sys.executable, "-m", "jupyter", "execute", "--inplace", "--kernel_name=python3", str(path)]
-    validate = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir",
-                str(tmp_path), "--nbval", "--nbval-current-env", str(path)]
-    for command in (execute, validate):
-        run = subprocess.run(command, capture_output=True, text=True, cwd=pocket.WEIGHTS.parent.parent.parent)
-        assert run.returncode == 0, run.stdout + run.stderr
-    outputs = [cell.outputs for cell in nbformat.read(path, as_version=4).cells]
-    assert outputs[1][0].data["text/plain"] == LiveLoss().text
-    assert outputs[3][0].metadata["image/png"]["alt"] == outputs[3][0].data["text/plain"]
-    assert [output.text for cell in outputs[:4] for output in cell if output.output_type == "stream"] == []
+def test_what_a_control_asks_is_refused_there(capsys):
+    for make, name, value, words in ((flip_bits, "x", "a lot", "'a lot' is not a number"),
+                                     (place_adapters, "alpha", -1.0, "alpha=-1.0"),
+                                     (choose_method, "size", 0, "r = 0"), (small_village, "question", " ", "empty")):
+        explorer = make()
+        explorer.controls[name].value = value
+        assert words in explorer.message and "⚠" in explorer.shown.value
+    assert capsys.readouterr().out == ""
+
+
+def test_a_refused_start_is_named_and_something_shown():
+    for explorer in (flip_bits("x"), meet_the_outlier(0), wall_in(-1), drag_levels("x"), which_card("x"),
+                     place_adapters("x"), choose_method("x"), page_the_optimizer("x"), cut_to_rank(r=0),
+                     watch_the_update(size=9)):
+        assert explorer.message and "⚠" in explorer.shown.value and len(explorer.report()) > 80
+
+
+def test_a_slider_that_rounds_its_own_value_sets_nothing():
+    """JupyterLab's sliders write back what they show, rounded to their step, when they first appear."""
+    for make, name, rounded, moved in ((drag_levels, "level", 0.08, 0.081), (meet_the_outlier, "outlier", 4.01, 4.1),
+                                       (which_card, "sequence", 500, 640)):
+        explorer = make()
+        before = explorer.report()
+        explorer.controls[name].value = rounded
+        assert explorer.report() == before
+        explorer.controls[name].value = moved
+        assert explorer.report() != before
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_odd_value_is_thrown_or_spoils_what_is_shown(case, made, data):
+    explorer = made(case.make)
+    method, before = getattr(explorer, case.method), state(explorer)
+    kinds = {name: type(getattr(explorer, name)) for name in explorer.may_be}
+    assert method(**{name: data.draw(ODD, label=name) for name in inspect.signature(method).parameters}) is None
+    remark = re.search("stops at|made up", explorer.message)
+    assert explorer.message == "" or remark or state(explorer) == before
+    assert {name: type(getattr(explorer, name)) for name in explorer.may_be} == kinds
+    assert all(explorer.controls[name].value == getattr(explorer, name)
+               for name in explorer.may_be if name in explorer.controls)
+    Page(explorer.shown.value)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_asked_is_shown_as_text_and_not_as_html(name):
+    make, good, _, method = CASES[name]
+    explorer = make()
+    getattr(explorer, method)(**{**good, next(iter(good)): "<i>&"})
+    assert "<i>&" in explorer.message + getattr(explorer, "question", "")
+    assert "&lt;i&gt;&amp;" in explorer.shown.value and "<i>" not in explorer.shown.value
+
+
+@pytest.mark.parametrize("check, good, bad", [
+    (whole(1, 8), [(1, 1), (8, 8), (np.int64(4), 4), (torch.tensor(5), 5)],
+     [0, 9, True, 2.0, "2", None, [2], np.array([2]), np.bool_(True), torch.tensor(True), torch.ones(2), 10**5000]),
+    (number(0.5, 2), [(0.5, 0.5), (1, 1.0), (np.float32(2), 2.0), (torch.tensor(1.5), 1.5)],
+     [0, 2.1, NAN, float("inf"), True, "1", None, [1], 1j, -10**400]),
+    (one_of((1, 64, "NF4")), [(64, 64), (64.0, 64), (np.str_("NF4"), "NF4"), (torch.tensor(1), 1)],
+     [2, True, "nf4", None, [64], NAN, torch.ones(2), {}]),
+    (one_of((True, False)), [(True, True), (np.bool_(False), False)], [1, 0, "True", None]),
+])
+def test_checks(check, good, bad):
+    for value, wanted in good:
+        assert check("it", value) == wanted and type(check("it", value)) is type(wanted)
+    for value in bad:
+        with pytest.raises(ValueError, match="^it="):
+            check("it", value)
+
+
+def test_a_value_in_a_message_is_short():
+    assert said("<b>") == "'<b>'" and len(said("x" * 999)) == 80 and "\n" not in said(np.eye(3))
+    assert said(10**5000) == "a int too long to write"

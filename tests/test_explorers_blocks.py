@@ -18,7 +18,6 @@ from helpers.explorers.blocks import (
     wall_in,
     with_outliers,
 )
-from helpers.explorers.frame import WIDGET_VIEW
 from helpers.quantization import quantize
 
 
@@ -62,19 +61,6 @@ def test_the_curves_are_the_librarys_error_and_cross_where_it_says():
     assert explorer.eight >= explorer.four
 
 
-def test_the_controls_are_heard_and_follow():
-    explorer = wall_in()
-    explorer.size.value = 16
-    explorer.far.value = 384
-    explorer.codes.value = "int4"
-    explorer.many.value = 256
-    assert (explorer.block_size, explorer.magnitude, explorer.code, explorer.outliers) == (16, 384, "int4", 256)
-    assert "int4, blocks of 16" in explorer.shown.value and "6.00 bits" in explorer.shown.value
-    explorer.set(12, 64, 1, "NF4")
-    assert (explorer.size.value, explorer.far.value, explorer.codes.value, explorer.many.value) == (64, 12, "NF4", 1)
-    assert "1 of 1024" in explorer.shown.value
-
-
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("size", (SIZES[0], SIZES[-1]))
 def test_every_end_of_the_sliders_has_a_report(count, size):
@@ -83,25 +69,3 @@ def test_every_end_of_the_sliders_has_a_report(count, size):
         assert explorer.message == "" and len(explorer.report().splitlines()) == 5
         assert math.isfinite(explorer.four) and "alt=" in explorer.shown.value
     assert SIZES[-1] == SIDE**2 and CODEBOOKS["NF4"] is NF4
-
-
-@pytest.mark.parametrize("bad, said", [
-    ({"magnitude": 50}, "magnitude=50: choose one of 1, 2"), ({"block_size": 0}, "block_size=0"),
-    ({"code": "<b>"}, "&lt;b&gt;"), ({"outliers": math.nan}, "outliers=nan"),
-])
-def test_what_cannot_be_shown_is_named_and_the_explorer_lives_on(bad, said):
-    explorer = wall_in()
-    explorer.set(**bad)
-    assert said in explorer.shown.value and explorer.magnitude == 48 and explorer.block_size == 64
-    explorer.set(magnitude=96)
-    assert explorer.message == "" and explorer.magnitude == 96 and "⚠" not in explorer.shown.value
-
-
-def test_it_starts_with_what_can_be_shown():
-    explorer = wall_in(magnitude=-1)
-    assert "magnitude=-1" in explorer.message and explorer.magnitude == 48 and "0.109" in explorer.report()
-
-
-def test_it_shows_text_where_no_widget_can_be_shown():
-    bundle = wall_in()._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", WIDGET_VIEW} and "next cell" in bundle["text/plain"]

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from helpers.explorers.frame import WIDGET_VIEW
 from helpers.explorers.ledger import COLOURS, MODELS, RESERVE, STORED, which_card
 from helpers.memory import CARDS, GIB, LLAMAS, forecast_training, smallest_card
 
@@ -45,19 +44,6 @@ def test_every_setting_reaches_the_forecast(explorer, model, stored, rank, seque
     assert f"{expected.total / GIB:.2f} GiB" in explorer.report()
 
 
-def test_the_controls_do_the_same_and_show_what_is_set(explorer):
-    explorer.model_box.value = "LLaMA-33B"
-    explorer.stored_box.value = "bf16"
-    explorer.rank_box.value = 64
-    explorer.sequence_box.value = 1024
-    explorer.checkpointing_box.value = False
-    by_hand = which_card()
-    by_hand.set("LLaMA-33B", "bf16", 64, 1024, False)
-    assert dict(explorer.ledger) == dict(by_hand.ledger) and explorer.shown.value == by_hand.shown.value
-    assert by_hand.model_box.value == "LLaMA-33B" and by_hand.sequence_box.value == 1024
-    assert not by_hand.checkpointing_box.value
-
-
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("stored", STORED)
 def test_the_bar_is_to_scale_beside_the_cards(explorer, model, stored):
@@ -86,32 +72,6 @@ def test_labels_of_cards_do_not_overlap(explorer):
                 assert all(b - a >= 34 for a, b in zip(places, places[1:], strict=False)), (model, stored, places)
 
 
-@pytest.mark.parametrize("setting, said", [
-    ({"model": "GPT-5"}, "GPT-5"), ({"model": "GPT-2"}, "is not in the list"),
-    ({"model": "<b>"}, "&lt;b&gt;"), ({"model": 7}, "7 is not in the list"),
-    ({"stored": "int3"}, "Weights are not stored in"), ({"stored": 4}, "Weights are not stored in"),
-    ({"stored": ["NF4"]}, "Weights are not stored in"),
-    ({"rank": 0}, "rank=0"), ({"rank": -8}, "rank=-8"), ({"rank": 2.5}, "rank=2.5"), ({"rank": "16"}, "from 1 to 256"),
-    ({"rank": True}, "rank=True"), ({"rank": 10**9}, "from 1 to 256"),
-    ({"sequence": 0}, "sequence=0"), ({"sequence": 10**9}, "from 128 to 8,192"), ({"sequence": float("nan")}, "nan"),
-    ({"sequence": [512]}, "sequence=[512]"), ({"checkpointing": "yes"}, "it is True or False"),
-    ({"model": []}, "[] is not in the list"),
-])
-def test_what_is_not_possible_is_named_and_changes_nothing(explorer, setting, said):
-    before = explorer.report()
-    explorer.set(**setting)
-    assert said in explorer.shown.value and "⚠" in explorer.shown.value
-    assert explorer.report() == before
-    explorer.set(rank=32)
-    assert explorer.message == "" and "⚠" not in explorer.shown.value and explorer.rank == 32
-
-
-def test_a_bad_start_is_met_with_the_list_too():
-    explorer = which_card("Llama-9")
-    assert "'Llama-9' is not in the list" in explorer.message and "⚠" in explorer.shown.value
-    assert explorer.model == MODELS[0]
-
-
 def test_it_answers_at_once_when_it_has_been_there(explorer):
     from helpers.explorers.ledger import forecast
 
@@ -120,8 +80,3 @@ def test_it_answers_at_once_when_it_has_been_there(explorer):
     explorer.set("Llama-2-7B", rank=16)
     explorer.set("Llama-2-70B", rank=8)
     assert forecast.cache_info().hits > hits and forecast.cache_info().currsize <= 512
-
-
-def test_it_shows_text_where_no_widget_can_be_shown(explorer):
-    bundle = explorer._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", WIDGET_VIEW} and "Python" in bundle["text/plain"]

@@ -5,10 +5,8 @@ All arithmetic is that of `helpers.quantization`; see `helpers.explorers.frame` 
 
 from __future__ import annotations
 
-import base64
-import html
 import math
-from typing import Any
+from collections.abc import Iterable
 
 import ipywidgets as widgets
 import torch
@@ -17,7 +15,7 @@ from matplotlib.figure import Figure
 
 from helpers import plots
 from helpers.codebooks import NF4, integer
-from helpers.explorers.frame import Explorer
+from helpers.explorers.frame import WIDE, Explorer, Row, image, one_of, table
 from helpers.quantization import absmax_quantize, quantize
 
 SIDE = 256  # a matrix of 256 × 256 standard normal weights
@@ -47,48 +45,39 @@ def relative_error(weights: torch.Tensor, restored: torch.Tensor, rest: torch.Te
 
 
 class BlockExplorer(Explorer):
-    """Outliers against walls: the error of all *other* weights. Made by `wall_in`.
+    """Outliers against walls: the error of all *other* weights.
+
+        explorer = wall_in()
+        explorer                              # shows it
+        explorer.set(magnitude=192)           # outliers of 192 standard deviations
+        explorer.set(block_size=4096, code="int4")
+        print(explorer.report())
 
     `magnitude` (standard deviations), `outliers`, `block_size` and `code` hold what is shown; `eight`, `four`, `bits`,
-    `hit` and `crossover` are computed from them; `message` is what was wrong, or "".
+    `hit` and `crossover` are computed from them.
     """
 
+    text = "Move block size and outliers here, in JupyterLab or Colab; or from Python as in the next cell."
+    css, label_width, column = "blocks", "9em", 31
+    may_be = {"magnitude": one_of(MAGNITUDES), "block_size": one_of(SIZES), "outliers": one_of(COUNTS),
+              "code": one_of(CODEBOOKS)}
+
     def __init__(self, magnitude: float = 48, block_size: int = 64, outliers: int = 64, code: str = "NF4") -> None:
-        self.magnitude, self.block_size, self.outliers, self.code, self.message = 48, 64, 64, "NF4", ""
+        self.magnitude, self.block_size, self.outliers, self.code = 48, 64, 64, "NF4"
         self._curves: dict[tuple, tuple[float, ...]] = {}
-        style, wide = {"description_width": "9em"}, {"width": "420px"}
         sizes = [(f"{size}" if size < SIDE**2 else "whole tensor", size) for size in SIZES]
-        self.size = widgets.SelectionSlider(options=sizes, value=64, description="Block size", style=style, layout=wide)
-        self.far = widgets.SelectionSlider(options=[(f"{m} σ", m) for m in MAGNITUDES], value=48, style=style,
-                                           description="Outliers of size", layout=wide)
-        self.many = widgets.Dropdown(options=COUNTS, value=64, description="How many", style=style)
-        self.codes = widgets.Dropdown(options=list(CODEBOOKS), value="NF4", description="Code in blocks", style=style)
-        self.shown = widgets.HTML()
-        self.ui = widgets.VBox([self.size, self.far, widgets.HBox([self.many, self.codes]), self.shown])
-        self.text = "Move block size and outliers here, in JupyterLab or Colab; or from Python as in the next cell."
-        self._listening = True
-        self._measure()
-        for control in (self.size, self.far, self.many, self.codes):
-            control.observe(self._moved, "value")
+        self._build({"block_size": widgets.SelectionSlider(options=sizes, value=64, description="Block size",
+                                                           layout=WIDE)},
+                    {"magnitude": widgets.SelectionSlider(options=[(f"{m} σ", m) for m in MAGNITUDES], value=48,
+                                                          description="Outliers of size", layout=WIDE)},
+                    {"outliers": widgets.Dropdown(options=COUNTS, value=64, description="How many"),
+                     "code": widgets.Dropdown(options=list(CODEBOOKS), description="Code in blocks")})
         self.set(magnitude, block_size, outliers, code)
 
     def set(self, magnitude: float | None = None, block_size: int | None = None, outliers: int | None = None,
             code: str | None = None) -> None:
-        """Show other outliers, blocks or another code; None keeps what is shown. What cannot be shown is named."""
-        chosen = {"magnitude": (magnitude, MAGNITUDES), "block_size": (block_size, SIZES),
-                  "outliers": (outliers, COUNTS), "code": (code, tuple(CODEBOOKS))}
-        wrong = [f"{name}={value!r}: choose one of {', '.join(map(str, options))}."
-                 for name, (value, options) in chosen.items() if value is not None and value not in options]
-        self.message = " ".join(wrong)
-        if not wrong:
-            for name, (value, _) in chosen.items():
-                setattr(self, name, getattr(self, name) if value is None else value)
-            self._measure()
-        self._render()
-
-    def report(self) -> str:
-        """What is shown, as plain text."""
-        return "\n".join(f"{name:30} {text}" for name, text in self._rows())
+        """Show other outliers, blocks or another code, of those that the controls offer; None keeps what is shown."""
+        super().set(magnitude=magnitude, block_size=block_size, outliers=outliers, code=code)
 
     def figure(self) -> Figure:
         """Both errors over the size of the outliers, and where they cross."""
@@ -110,7 +99,7 @@ class BlockExplorer(Explorer):
             ax.legend(loc="upper left")
         return fig
 
-    def _measure(self) -> None:
+    def _compute(self) -> None:
         """Both errors at this magnitude, the bits stored, the blocks hit, and where the two errors meet."""
         here = MAGNITUDES.index(self.magnitude)
         eight, four = self._curve("int8"), self._curve(self.code)
@@ -145,7 +134,7 @@ class BlockExplorer(Explorer):
     def _walls(self) -> str:
         return "one scale" if self.block_size == SIDE**2 else f"blocks of {self.block_size}"
 
-    def _rows(self) -> tuple[tuple[str, str], ...]:
+    def _rows(self) -> Iterable[Row]:
         better = f"{self.code} in blocks" if self.four < self.eight else "int8 per tensor"
         meet = f"at {self.crossover:.0f} σ" if self.crossover else f"nowhere up to {MAGNITUDES[-1]} σ"
         return (("int8 per tensor", f"error of the rest {self.eight:.3f} with 8.00 bits"),
@@ -153,35 +142,10 @@ class BlockExplorer(Explorer):
                 ("blocks with an outlier", f"{self.hit} of {self.blocks} ({self.hit / self.blocks:.1%})"),
                 ("smaller error", better), ("the two cross", meet))
 
-    def _moved(self, change: Any) -> None:
-        if self._listening:
-            self.set(self.far.value, self.size.value, self.many.value, self.codes.value)
-
-    def _render(self) -> None:
-        self._listening = False
-        try:
-            self.size.value, self.far.value = self.block_size, self.magnitude
-            self.many.value, self.codes.value = self.outliers, self.code
-        finally:
-            self._listening = True
-        message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
-        rows = "".join(f"<tr><td style='text-align:left;padding-right:1em'>{html.escape(name)}</td>"
-                       f"<td style='text-align:left'>{html.escape(text)}</td></tr>" for name, text in self._rows())
-        picture = base64.b64encode(plots.png(self.figure())).decode()
-        alt = html.escape("The error of the rest grows with the outliers. " + "; ".join(map(": ".join, self._rows())))
-        self.shown.value = (
-            f'<div class="blocks" aria-live="polite" style="background:rgba(127,127,127,.12);padding:6px 12px;'
-            f'border-left:4px solid {plots.BLUE}">{message}<table>{rows}</table>'
-            f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{picture}"></div>')
+    def _body(self) -> str:
+        rows = self._rows()
+        alt = "The error of the rest grows with the outliers. " + "; ".join(map(": ".join, rows))
+        return table(rows) + image(self.figure(), alt)
 
 
-def wall_in(magnitude: float = 48, block_size: int = 64, outliers: int = 64, code: str = "NF4") -> BlockExplorer:
-    """The explorer of lesson 03: how far do outliers reach, with 8 bits and one scale or 4 bits in blocks?
-
-        explorer = wall_in()
-        explorer                              # shows it
-        explorer.set(magnitude=192)           # outliers of 192 standard deviations
-        explorer.set(block_size=4096, code="int4")
-        print(explorer.report())
-    """
-    return BlockExplorer(magnitude, block_size, outliers, code)
+wall_in = BlockExplorer

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import html
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import ipywidgets as widgets
 from transformers import LlamaConfig
 
 from helpers import plots
-from helpers.explorers.frame import Explorer
+from helpers.explorers.frame import Explorer, Row, one_of, whole
 from helpers.memory import LLAMAS, linear_shapes, skeleton
 from helpers.pocket import WEIGHTS
 
@@ -99,81 +98,52 @@ def cost(method: str, size: int = 0, model: str = POCKET) -> Cost:
 
 
 class FamilyExplorer(Explorer):
-    """A method, its size and a model, with what is trained and what is added. Made by `choose_method`.
-
-    `method`, `size` and `model` hold what is shown, `cost` is computed from them; `message` is what was wrong, or "".
-    """
-
-    def __init__(self, method: str = "LoRA", size: int | None = None, model: str = POCKET) -> None:
-        self.method, self.model, self.message = "LoRA", POCKET, ""
-        self.size, self.cost = DEFAULTS["r"], cost("LoRA", DEFAULTS["r"])
-        self.methods = widgets.Dropdown(options=list(SIZES), value=self.method, description="Method")
-        self.models = widgets.Dropdown(options=list(MODELS), description="Model")
-        self.sizes = widgets.IntText(value=self.size, description="Size", continuous_update=False)
-        self.shown = widgets.HTML()
-        self.ui = widgets.VBox([widgets.HBox([self.methods, self.sizes, self.models]), self.shown])
-        self.text = "Choose a method, its size and a model here, in JupyterLab or Colab; or as in the next cell."
-        self._listening = True
-        self.methods.observe(lambda change: self._heard(method=change["new"]), "value")
-        self.sizes.observe(lambda change: self._heard(size=change["new"]), "value")
-        self.models.observe(lambda change: self._heard(model=change["new"]), "value")
-        self.set(method, size, model)
-
-    def set(self, method: str | None = None, size: int | None = None, model: str | None = None) -> None:
-        """Show another method, size or model; None keeps it (a new kind of size starts at its default)."""
-        wanted, model = method or self.method, model or self.model
-        if size is None:
-            known = wanted in SIZES and SIZES[wanted] == SIZES[self.method]
-            size = self.size if known else DEFAULTS[SIZES.get(wanted, "")]
-        try:
-            if not isinstance(size, int):
-                raise ValueError(f"{size!r} is not a whole number: write one such as 8")
-            self.cost = cost(wanted, size, model)
-            self.method, self.size, self.model, self.message = wanted, size, model, ""
-        except ValueError as error:
-            self.message = str(error)
-        self._render()
-
-    def rows(self) -> list[tuple[str, str]]:
-        """What is shown, as pairs of name and text."""
-        c, name = self.cost, SIZES[self.method]
-        return [("method", f"{self.method}{f', {name} = {self.size}' if name else ''}, on the {self.model}"),
-                ("trained weights", f"{c.trained:,} of {c.weights:,} ({100 * c.trained / c.weights:.3g} %)"),
-                ("file, 16 bit", f"{2 * c.trained / 1e6:,.3g} MB"),
-                ("added per token", f"{c.per_token:,} multiply-adds, {100 * c.per_token / c.base:.3g} % of the base's"),
-                ("added to the cache", f"{c.cached:,} numbers per conversation"),
-                ("mergeable", MERGEABLE[self.method])]
-
-    def report(self) -> str:
-        """What is shown, as plain text."""
-        return "\n".join(f"{name:19} {text}" for name, text in self.rows())
-
-    def _heard(self, **change: Any) -> None:
-        if self._listening:
-            self.set(**change)
-
-    def _render(self) -> None:
-        self._listening = False
-        try:
-            self.methods.value, self.sizes.value, self.models.value = self.method, self.size, self.model
-            self.sizes.description = SIZES[self.method] or "no size"
-            self.sizes.disabled = not SIZES[self.method]
-        finally:
-            self._listening = True
-        message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
-        rows = "".join(f"<tr><td style='text-align:left;padding-right:1em'>{name}</td>"
-                       f"<td style='text-align:left'>{html.escape(text)}</td></tr>" for name, text in self.rows())
-        style = f"background:rgba(127,127,127,.12);padding:6px 12px;border-left:4px solid {plots.TRAINED}"
-        self.shown.value = (f'<div class="family" aria-live="polite" style="{style}">{message}<table>{rows}</table>'
-                            "</div>")
-
-
-def choose_method(method: str = "LoRA", size: int | None = None, model: str = POCKET) -> FamilyExplorer:
-    """The explorer of lesson 08: a method of the family, its size, and a model.
+    """A method, its size and a model, with what is trained and what is added.
 
         explorer = choose_method("LoRA", 8)
         explorer                                       # shows it
         explorer.set("prompt tuning", 20, "Llama-2-7B")
         print(explorer.report())
+
+    `method`, `size` and `model` hold what is shown, `cost` is computed from them.
     """
-    return FamilyExplorer(method, size, model)
+
+    text = "Choose a method, its size and a model here, in JupyterLab or Colab; or as in the next cell."
+    css, accent, label_width, column = "family", plots.TRAINED, "7em", 20
+    may_be = {"method": one_of(SIZES), "size": whole(0), "model": one_of(MODELS)}
+
+    def __init__(self, method: str = "LoRA", size: int | None = None, model: str = POCKET) -> None:
+        self.method, self.size, self.model = "LoRA", DEFAULTS["r"], POCKET
+        self._build({"method": widgets.Dropdown(options=list(SIZES), value="LoRA", description="Method"),
+                     "size": widgets.IntText(value=self.size, description="Size", continuous_update=False),
+                     "model": widgets.Dropdown(options=list(MODELS), description="Model")})
+        self.set(method, size, model)
+
+    def set(self, method: str | None = None, size: int | None = None, model: str | None = None) -> None:
+        """Show another method, size or model; None keeps it (a new kind of size starts at its default)."""
+        def act() -> None:
+            before = SIZES[self.method]
+            self._take({"method": method, "size": size, "model": model})
+            if size is None and SIZES[self.method] != before:
+                self.size = DEFAULTS[SIZES[self.method]]
+        self._answer(act)
+
+    def _compute(self) -> None:
+        self.cost = cost(self.method, self.size, self.model)
+
+    def _rows(self) -> Iterable[Row]:
+        c, name = self.cost, SIZES[self.method]
+        return (("method", f"{self.method}{f', {name} = {self.size}' if name else ''}, on the {self.model}"),
+                ("trained weights", f"{c.trained:,} of {c.weights:,} ({100 * c.trained / c.weights:.3g} %)"),
+                ("file, 16 bit", f"{2 * c.trained / 1e6:,.3g} MB"),
+                ("added per token", f"{c.per_token:,} multiply-adds, {100 * c.per_token / c.base:.3g} % of the base's"),
+                ("added to the cache", f"{c.cached:,} numbers per conversation"),
+                ("mergeable", MERGEABLE[self.method]))
+
+    def _follow(self) -> None:
+        super()._follow()
+        self.controls["size"].description = SIZES[self.method] or "no size"
+        self.controls["size"].disabled = not SIZES[self.method]
+
+
+choose_method = FamilyExplorer

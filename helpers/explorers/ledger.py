@@ -1,17 +1,16 @@
-"""The forecast explorer: which card trains which model.
+"""The explorer of lesson 05: which card trains which model.
 
 All arithmetic is that of `helpers.memory`; see `helpers.explorers.frame` for what an explorer is.
 """
 
 from __future__ import annotations
 
-import html
 from functools import lru_cache
 
 import ipywidgets as widgets
 
 from helpers import plots
-from helpers.explorers.frame import Explorer
+from helpers.explorers.frame import Explorer, legend, line, one_of, stacked, svg, tag, whole, words
 from helpers.memory import CARDS, GIB, LLAMAS, Ledger, forecast_training, smallest_card
 
 MODELS = tuple(name for name, config in LLAMAS.items() if hasattr(config, "num_key_value_heads"))
@@ -31,32 +30,32 @@ def forecast(model: str, stored: str, rank: int, sequence: int, checkpointing: b
 
 
 class LedgerExplorer(Explorer):
-    """Memory to fine-tune a Llama by LoRA, as one stacked bar beside the GPUs' sizes. Made by `which_card`.
+    """Memory to fine-tune a Llama by LoRA, as one stacked bar beside the GPUs' sizes.
+
+        explorer = which_card()
+        explorer                                             # shows it
+        explorer.set("LLaMA-65B", rank=64, checkpointing=False)
+        print(explorer.report())
 
     `model`, `stored`, `rank`, `sequence` and `checkpointing` hold what is shown; `ledger` (bytes), `card` (GB, or None
-    where no single one is enough) follow from them; `message` is what was wrong, or "".
+    where no single one is enough) follow from them.
     """
 
+    text = "Choose a model and see which GPU it needs, in JupyterLab or Colab; or from Python as below."
+    css = "ledger"
+    may_be = {"model": one_of(MODELS), "stored": one_of(STORED), "rank": whole(1, MOST_RANK),
+              "sequence": whole(LEAST_SEQUENCE, MOST_SEQUENCE), "checkpointing": one_of((True, False))}
+
     def __init__(self, model: str = "Llama-2-7B") -> None:
-        self.model, self.stored, self.message = MODELS[0], list(STORED)[-1], ""
+        self.model, self.stored = MODELS[0], list(STORED)[-1]
         self.rank, self.sequence, self.checkpointing = 16, 512, True
-        style, wide = {"description_width": "8em"}, {"width": "26em"}
-        self.model_box = widgets.Dropdown(options=MODELS, description="Model", style=style, layout=wide)
-        self.stored_box = widgets.Dropdown(options=tuple(STORED), value=self.stored, description="Base weights in",
-                                           style=style, layout=wide)
-        self.rank_box = widgets.IntSlider(16, 1, MOST_RANK, description="Rank r", continuous_update=False, style=style,
-                                          layout=wide)
-        self.sequence_box = widgets.IntSlider(512, LEAST_SEQUENCE, MOST_SEQUENCE, 128, description="Tokens in a row",
-                                              continuous_update=False, style=style, layout=wide)
-        self.checkpointing_box = widgets.Checkbox(True, description="gradient checkpointing", indent=True, style=style)
-        self.shown = widgets.HTML()
-        self.ui = widgets.VBox([widgets.HBox([self.model_box, self.stored_box], layout={"flex_flow": "row wrap"}),
-                                widgets.HBox([self.rank_box, self.sequence_box], layout={"flex_flow": "row wrap"}),
-                                self.checkpointing_box, self.shown])
-        self.text = "Choose a model and see which GPU it needs, in JupyterLab or Colab; or from Python as below."
-        self._listening = True
-        for box in (self.model_box, self.stored_box, self.rank_box, self.sequence_box, self.checkpointing_box):
-            box.observe(self._chosen, "value")
+        late = {"continuous_update": False}
+        self._build({"model": widgets.Dropdown(options=MODELS, description="Model"),
+                     "stored": widgets.Dropdown(options=tuple(STORED), description="Base weights in")},
+                    {"rank": widgets.IntSlider(16, 1, MOST_RANK, description="Rank r", **late),
+                     "sequence": widgets.IntSlider(512, LEAST_SEQUENCE, MOST_SEQUENCE, 128,
+                                                   description="Tokens in a row", **late)},
+                    {"checkpointing": widgets.Checkbox(True, description="gradient checkpointing")})
         self.set(model)
 
     @property
@@ -76,15 +75,8 @@ class LedgerExplorer(Explorer):
 
     def set(self, model: str | None = None, stored: str | None = None, rank: int | None = None,
             sequence: int | None = None, checkpointing: bool | None = None) -> None:
-        """Change what is shown; None keeps what is there. What is not possible is named, and changes nothing."""
-        self.message = _wrong(model, stored, rank, sequence, checkpointing)
-        if not self.message:
-            self.model = self.model if model is None else model
-            self.stored = self.stored if stored is None else stored
-            self.rank = self.rank if rank is None else rank
-            self.sequence = self.sequence if sequence is None else sequence
-            self.checkpointing = self.checkpointing if checkpointing is None else checkpointing
-        self._render()
+        """Change what is shown; None keeps what is there."""
+        super().set(model=model, stored=stored, rank=rank, sequence=sequence, checkpointing=checkpointing)
 
     def report(self) -> str:
         """What is shown, as plain text."""
@@ -94,80 +86,29 @@ class LedgerExplorer(Explorer):
         total = f"{'total':12} {self.ledger.total / GIB:8.2f} GiB, and {RESERVE} set aside for CUDA"
         return "\n".join((settings, *rows, total, self.verdict))
 
-    def _chosen(self, change: dict) -> None:
-        if self._listening:
-            self.set(self.model_box.value, self.stored_box.value, self.rank_box.value, self.sequence_box.value,
-                     self.checkpointing_box.value)
+    def _body(self) -> str:
+        total = f"{self.ledger.total / GIB:.2f} GiB, with {RESERVE} more for CUDA. {self.verdict}."
+        entries = [(f"{name} {count / GIB:.2f}", COLOURS[name]) for name, count in self.ledger.items() if count]
+        return self._picture() + line(f"GiB: {legend(entries)}") + line(tag("b", total))
 
-    def _render(self) -> None:
-        self._listening = False
-        try:
-            self.model_box.value, self.stored_box.value = self.model, self.stored
-            self.rank_box.value, self.sequence_box.value = self.rank, self.sequence
-            self.checkpointing_box.value = self.checkpointing
-        finally:
-            self._listening = True
-        message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
-        legend = "".join(
-            f'<span style="margin-right:1.2em;white-space:nowrap"><span style="display:inline-block;width:.8em;'
-            f'height:.8em;background:{COLOURS[name]}"></span> {name} {count / GIB:.2f}</span> '
-            for name, count in self.ledger.items() if count)
-        self.shown.value = (
-            f'<div class="ledger" aria-live="polite" style="max-width:720px;padding:6px 0">{message}{self._bar()}'
-            f'<p style="line-height:1.5;margin:4px 0">GiB: {legend}</p><p style="margin:4px 0">'
-            f"<b>{self.ledger.total / GIB:.2f} GiB, with {RESERVE} more for CUDA. {self.verdict}.</b></p></div>")
-
-    def _bar(self) -> str:
-        """One stacked bar as SVG, 720 wide, with a line for each card; text in the page's own colour."""
+    def _picture(self) -> str:
+        """One stacked bar with a line for each card."""
         needed = self.ledger.total / GIB + RESERVE
         shown = [card for card in CARDS if card <= needed] + [card for card in CARDS if card > needed][:1]
         scale = 680 / (1.08 * max(needed, *shown))
-        parts, x = [], 10.0
-        for name, count in (*self.ledger.items(), ("CUDA", RESERVE * GIB)):
-            fill = f'fill="{COLOURS[name]}"' if name in COLOURS else 'fill="none" stroke="currentColor"'
-            width = count / GIB * scale
-            parts.append(f'<rect x="{x:.1f}" y="30" width="{width:.1f}" height="44" {fill}><title>{name}: '
-                         f"{count / GIB:.2f} GiB</title></rect>")
-            x += width
+        parts = [stacked([(f"{name}: {count / GIB:.2f} GiB", count / GIB * scale, COLOURS.get(name, ""))
+                          for name, count in (*self.ledger.items(), ("CUDA", RESERVE * GIB))], y=30, height=44)]
         taken = float("inf")  # where the next label to the right begins: small cards go without if there is no room
         for card in reversed(shown):
-            line, chosen = 10 + card * scale, card == self.card
-            look = 'stroke-width="3"' if chosen else 'stroke-width="1.2" stroke-dasharray="5 4"'
-            parts.append(f'<line x1="{line:.1f}" x2="{line:.1f}" y1="20" y2="86" stroke="currentColor" {look}/>')
-            if chosen or line + 20 < taken:
-                weight = ' font-weight="bold"' if chosen else ""
-                parts.append(f'<text x="{line:.1f}" y="{14 if chosen else 102}" text-anchor="middle" font-size="13" '
-                             f'fill="currentColor"{weight}>{card} GB</text>')
-                taken = taken if chosen else line - 20
-        label = html.escape(f"{self.model}: {needed - RESERVE:.1f} GiB. {self.verdict}.")
-        return f'<svg viewBox="0 0 720 108" width="100%" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+            x, chosen = 10 + card * scale, card == self.card
+            look = {"stroke_width": 3} if chosen else {"stroke_width": 1.2, "stroke_dasharray": "5 4"}
+            parts.append(tag("line", x1=x, x2=x, y1=20, y2=86, stroke="currentColor", **look))
+            if chosen:
+                parts.append(words(f"{card} GB", x, 14, font_size=13, font_weight="bold"))
+            elif x + 20 < taken:
+                parts.append(words(f"{card} GB", x, 102, font_size=13))
+                taken = x - 20
+        return svg("0 0 720 108", f"{self.model}: {needed - RESERVE:.1f} GiB. {self.verdict}.", *parts)
 
 
-def _wrong(model: object, stored: object, rank: object, sequence: object, checkpointing: object) -> str:
-    """What is wrong with a setting, or ""."""
-    if model is not None and model not in MODELS:
-        return f"{model!r} is not in the list: take {', '.join(MODELS)}."
-    if stored is not None and stored not in tuple(STORED):
-        return f"Weights are not stored in {stored!r} here: take {', '.join(STORED)}."
-    if rank is not None and not _whole(rank, 1, MOST_RANK):
-        return f"rank={rank!r}: take a whole number from 1 to {MOST_RANK}."
-    if sequence is not None and not _whole(sequence, LEAST_SEQUENCE, MOST_SEQUENCE):
-        return f"sequence={sequence!r}: take a whole number of tokens from {LEAST_SEQUENCE} to {MOST_SEQUENCE:,}."
-    if checkpointing is not None and not isinstance(checkpointing, bool):
-        return f"checkpointing={checkpointing!r}: it is True or False."
-    return ""
-
-
-def _whole(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def which_card(model: str = "Llama-2-7B") -> LedgerExplorer:
-    """The explorer of lesson 05: what a fine-tune takes, and the smallest card that has it.
-
-        explorer = which_card()
-        explorer                                             # shows it
-        explorer.set("LLaMA-65B", rank=64, checkpointing=False)
-        print(explorer.report())
-    """
-    return LedgerExplorer(model)
+which_card = LedgerExplorer

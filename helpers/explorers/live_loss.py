@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import math
 import time
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
 from helpers import plots
-from helpers.explorers.frame import Explorer
+from helpers.explorers.frame import Explorer, image
 
 
 class LiveLoss(Explorer, TrainerCallback):
@@ -27,6 +26,8 @@ class LiveLoss(Explorer, TrainerCallback):
     most, and never more than a twentieth of the time; one more at the end.
     """
 
+    text = "The loss curve grows here while the model trains (in JupyterLab and Colab)."
+
     def __init__(self, every: float = 1.0) -> None:
         if not every >= 0:
             raise ValueError(f"every={every}: give the seconds between two drawings, 0 or more")
@@ -36,7 +37,6 @@ class LiveLoss(Explorer, TrainerCallback):
         self.drawn = 0
         self._next = -math.inf
         self.ui = widgets.HTML("<p>The loss will appear here when training starts.</p>")
-        self.text = "The loss curve grows here while the model trains (in JupyterLab and Colab)."
 
     def add(self, step: int, loss: float) -> None:
         """Take in one loss and redraw if it is time. A step seen before (a resumed run) cuts the curve there."""
@@ -56,9 +56,8 @@ class LiveLoss(Explorer, TrainerCallback):
         """Redraw now. A loss that cannot be drawn (nan, infinity) is named instead of ending the training."""
         started = time.monotonic()
         try:
-            picture = base64.b64encode(plots.png(self.figure())).decode()
             alt = f"Loss {self.losses[-1]:.3g} at step {self.steps[-1]}" if self.steps else "No loss yet"
-            self.ui.value = f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{picture}">'
+            self.ui.value = image(self.figure(), alt)
         except ValueError as error:
             self.ui.value = f"<p>{html.escape(str(error))}</p>"
         self.drawn += 1

@@ -5,14 +5,12 @@ All arithmetic is that of `helpers.memory`; see `helpers.explorers.frame` for wh
 
 from __future__ import annotations
 
-import html
-
 import ipywidgets as widgets
 from transformers import LlamaConfig
 
 from helpers import plots
-from helpers.explorers.frame import Explorer
-from helpers.memory import LLAMAS, Ledger, census, lora_weights
+from helpers.explorers.frame import Explorer, legend, line, number, one_of, said, stacked, svg, tag, whole
+from helpers.memory import GIB, LLAMAS, Ledger, census, lora_weights
 from helpers.pocket import WEIGHTS
 
 MODELS = {"pocket Llama": LlamaConfig.from_pretrained(WEIGHTS), "Llama-2-7B": LLAMAS["Llama-2-7B"]}
@@ -20,7 +18,7 @@ ATTENTION, FEED_FORWARD = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj"
 LAYERS = (*ATTENTION, *FEED_FORWARD)
 MOST_RANK = 64
 COLOURS = {"adapter": plots.TRAINED, "gradients": plots.PURPLE, "optimizer": "#B8C0C8"}
-UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
+UNITS = ((GIB, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 
 
 def amount(count: int) -> str:
@@ -34,30 +32,45 @@ def training_ledger(weights: int) -> Ledger:
     return Ledger({"adapter": 4 * weights, "gradients": 4 * weights, "optimizer": 8 * weights})
 
 
+def some_layers(name: str, value: object) -> tuple[str, ...]:
+    """Some of LAYERS, in their order: endings of names in a list, or "all-linear" for all."""
+    if isinstance(value, str) and value == "all-linear":
+        return LAYERS
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'{name}={said(value)}: take "all-linear" or a list of names such as ["q_proj", "v_proj"].')
+    wanted = [one_of(LAYERS)(name, layer) for layer in value]
+    if not wanted:
+        raise ValueError("Without a layer there is nothing to train: choose at least one.")
+    return tuple(layer for layer in LAYERS if layer in wanted)
+
+
 class LoraExplorer(Explorer):
-    """Rank, α and places of LoRA against the weights it trains and their bytes. Made by `place_adapters`.
+    """Rank, α and places of LoRA against the weights it trains and their bytes.
+
+        explorer = place_adapters()
+        explorer                                             # shows it
+        explorer.set("Llama-2-7B", rank=64, layers=["q_proj", "v_proj"])
+        print(explorer.report())
 
     `model`, `rank`, `alpha` and `layers` (endings of names) hold what is shown; `trained`, `share` (of all weights, in
-    0 … 1), `scaling` (α/r) and `ledger` (bytes) follow from them; `message` is what was wrong, or "".
+    0 … 1), `scaling` (α/r) and `ledger` (bytes) follow from them.
     """
 
+    text = "Set rank and places of the adapters here, in JupyterLab or Colab; or from Python as below."
+    css, accent, label_width = "lora-budget", plots.TRAINED, "6em"
+    may_be = {"model": one_of(MODELS), "rank": whole(1, MOST_RANK), "layers": some_layers,
+              "alpha": number(1e-6, 1e6, "take a number above 0, say twice the rank")}
+
     def __init__(self, model: str = "pocket Llama") -> None:
-        self.model, self.rank, self.alpha, self.layers, self.message = "pocket Llama", 8, 16.0, LAYERS, ""
-        style, wide = {"description_width": "6em"}, {"width": "26em"}
-        self.model_box = widgets.Dropdown(options=tuple(MODELS), description="Model", style=style, layout=wide)
-        self.rank_box = widgets.IntSlider(8, 1, MOST_RANK, description="Rank r", continuous_update=False, style=style,
-                                          layout=wide)
-        self.alpha_box = widgets.FloatText(16, description="Alpha α", style=style, layout={"width": "13em"})
+        self.model, self.rank, self.alpha, self.layers = "pocket Llama", 8, 16.0, LAYERS
         self.layer_boxes = {name: widgets.Checkbox(True, description=name, indent=False, layout={"width": "8em"})
                             for name in LAYERS}
-        self.shown = widgets.HTML()
-        row = {"flex_flow": "row wrap"}
-        self.ui = widgets.VBox([widgets.HBox([self.model_box, self.rank_box, self.alpha_box], layout=row),
-                                widgets.HBox(list(self.layer_boxes.values()), layout=row), self.shown])
-        self.text = "Set rank and places of the adapters here, in JupyterLab or Colab; or from Python as below."
-        self._listening = True
-        for control in (self.model_box, self.rank_box, self.alpha_box, *self.layer_boxes.values()):
-            control.observe(self._chosen, "value")
+        self._build({"model": widgets.Dropdown(options=tuple(MODELS), description="Model"),
+                     "rank": widgets.IntSlider(8, 1, MOST_RANK, description="Rank r", continuous_update=False),
+                     "alpha": widgets.FloatText(16, description="Alpha α", layout={"width": "13em"})},
+                    self.layer_boxes.values())
+        for control in self.layer_boxes.values():
+            self._listen(control, lambda _: self.set(layers=[name for name, c in self.layer_boxes.items() if c.value]))
         self.set(model)
 
     @property
@@ -82,18 +95,8 @@ class LoraExplorer(Explorer):
 
     def set(self, model: str | None = None, rank: int | None = None, alpha: float | None = None,
             layers: tuple[str, ...] | list[str] | str | None = None) -> None:
-        """Change what is shown; None keeps what is there. What is not possible is named, and changes nothing.
-
-        layers: endings such as ["q_proj", "v_proj"], or "all-linear".
-        """
-        layers = LAYERS if isinstance(layers, str) and layers == "all-linear" else layers
-        self.message = _wrong(model, rank, alpha, layers)
-        if not self.message:
-            self.model = self.model if model is None else model
-            self.rank = self.rank if rank is None else rank
-            self.alpha = self.alpha if alpha is None else float(alpha)
-            self.layers = self.layers if layers is None else tuple(name for name in LAYERS if name in layers)
-        self._render()
+        """Change what is shown; None keeps what is there. layers: such as ["q_proj", "v_proj"], or "all-linear"."""
+        super().set(model=model, rank=rank, alpha=alpha, layers=layers)
 
     def report(self) -> str:
         """What is shown, as plain text."""
@@ -103,69 +106,23 @@ class LoraExplorer(Explorer):
         return "\n".join((f"{self.model}, r {self.rank}, α {self.alpha:g} (α/r = {self.scaling:g}), on {places}",
                           f"trained      {self.trained:,} weights, {100 * self.share:.3g} % of the model", *rows))
 
-    def _chosen(self, change: dict) -> None:
-        if self._listening:
-            chosen = [name for name, box in self.layer_boxes.items() if box.value]
-            self.set(self.model_box.value, self.rank_box.value, self.alpha_box.value, chosen)
+    def _follow(self) -> None:
+        super()._follow()
+        for name, control in self.layer_boxes.items():
+            control.value = name in self.layers
 
-    def _render(self) -> None:
-        self._listening = False
-        try:
-            self.model_box.value, self.rank_box.value, self.alpha_box.value = self.model, self.rank, self.alpha
-            for name, box in self.layer_boxes.items():
-                box.value = name in self.layers
-        finally:
-            self._listening = True
-        message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
+    def _body(self) -> str:
         everything = training_ledger(census(MODELS[self.model])[0])
-        legend = "".join(
-            f'<span style="margin-right:1.2em;white-space:nowrap"><span style="display:inline-block;width:.8em;'
-            f'height:.8em;background:{COLOURS[name]}"></span> {name} {amount(count)}</span> '
-            for name, count in self.ledger.items())
-        self.shown.value = (
-            f'<div class="lora-budget" aria-live="polite" style="max-width:720px;padding:6px 0">{message}'
-            f'<p style="margin:4px 0"><b>{self.trained:,} trained weights, {100 * self.share:.3g} % of the model</b>; '
-            f"the branch counts α/r = {self.scaling:g} times</p>{self._bar(everything)}"
-            f'<p style="line-height:1.5;margin:4px 0">{legend}</p><p style="margin:4px 0">Together '
-            f"{amount(self.ledger.total)}, the small bar. Training every weight the same way takes "
-            f"{amount(everything.total)}, the large one.</p></div>")
-
-    def _bar(self, everything: Ledger) -> str:
-        """Two stacked bars in one scale as SVG, 720 wide: what the adapters take, and what all weights would."""
-        parts, scale = [], 700 / everything.total
-        for y, ledger in ((4, self.ledger), (30, everything)):
-            x = 10.0
-            for name, count in ledger.items():
-                parts.append(f'<rect x="{x:.2f}" y="{y}" width="{count * scale:.2f}" height="20" '
-                             f'fill="{COLOURS[name]}"/>')
-                x += count * scale
-        label = html.escape(f"Adapters {amount(self.ledger.total)}, everything {amount(everything.total)}")
-        return f'<svg viewBox="0 0 720 54" width="100%" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+        trained = tag("b", f"{self.trained:,} trained weights, {100 * self.share:.3g} % of the model")
+        together, all_of_it = amount(self.ledger.total), amount(everything.total)
+        scale = 700 / everything.total
+        bars = [stacked([(name, count * scale, COLOURS[name]) for name, count in ledger.items()], y, height=20)
+                for y, ledger in ((4, self.ledger), (30, everything))]
+        return (line(f"{trained}; the branch counts α/r = {self.scaling:g} times")
+                + svg("0 0 720 54", f"Adapters {together}, everything {all_of_it}", *bars)
+                + line(legend((f"{name} {amount(count)}", COLOURS[name]) for name, count in self.ledger.items()))
+                + line(f"Together {together}, the small bar. Training every weight the same way takes {all_of_it}, the "
+                       "large one."))
 
 
-def _wrong(model: object, rank: object, alpha: object, layers: object) -> str:
-    """What is wrong with a setting, or ""."""
-    if model is not None and not (isinstance(model, str) and model in MODELS):
-        return f"{model!r} is not in the list: take {' or '.join(MODELS)}."
-    if rank is not None and not (isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= MOST_RANK):
-        return f"rank={rank!r}: take a whole number from 1 to {MOST_RANK}."
-    if alpha is not None and not (isinstance(alpha, int | float) and not isinstance(alpha, bool) and 0 < alpha <= 1e6):
-        return f"alpha={alpha!r} would switch the branch off, or blow it up: take a number above 0, say twice the rank."
-    if layers is None:
-        return ""
-    if isinstance(layers, str) or not isinstance(layers, list | tuple):
-        return f'layers={layers!r}: take "all-linear" or a list of names such as ["q_proj", "v_proj"].'
-    if unknown := [name for name in layers if name not in LAYERS]:
-        return f"{unknown[0]!r} is no linear layer of a Llama: take some of {', '.join(LAYERS)}."
-    return "" if layers else "Without a layer there is nothing to train: choose at least one."
-
-
-def place_adapters(model: str = "pocket Llama") -> LoraExplorer:
-    """The explorer of lesson 06: rank, α and which layers, against what is trained and what that takes.
-
-        explorer = place_adapters()
-        explorer                                             # shows it
-        explorer.set("Llama-2-7B", rank=64, layers=["q_proj", "v_proj"])
-        print(explorer.report())
-    """
-    return LoraExplorer(model)
+place_adapters = LoraExplorer

@@ -6,7 +6,6 @@ driver really moves, and when, is its own affair.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from helpers import plots
-from helpers.explorers.frame import Explorer
+from helpers.explorers.frame import Explorer, line, one_of, tag, whole
 from helpers.memory import CARDS, GIB, LLAMAS, forecast_training, linear_shapes, skeleton
 
 PAGE = 2 * 2**20  # bytes; the driver's large page
@@ -93,66 +92,44 @@ def activations(model: str, r: int, checkpointing: bool, tokens: int) -> int:
 
 
 class PagingExplorer(Explorer):
-    """Twelve steps of QLoRA on one GPU, some with long sequences. Made by `page_the_optimizer`.
+    """Twelve steps of QLoRA on one GPU, some with long sequences.
 
-    `steps` holds what happened, `message` what was wrong, or "".
+        explorer = page_the_optimizer()
+        explorer                            # shows it
+        explorer.set(longest=1024)          # tokens of the longest sequence
+        print(explorer.report())
+
+    `model`, `memory` (GB), `longest` (tokens), `r` and `checkpointing` are what is set. `steps` holds what happened;
+    `room`, `fixed` and `paged` are the bytes behind it.
     """
 
-    def __init__(self, model: str, memory: int, longest: int, r: int, checkpointing: bool) -> None:
-        wide = {"description_width": "8em"}
-        self.message, self.steps = "", []
-        self.model = widgets.Dropdown(options=MODELS, value=MODELS[0], description="Model", style=wide)
-        self.memory = widgets.Dropdown(options=[(f"{gb} GB", gb) for gb in CARDS], value=CARDS[-1], style=wide,
-                                       description="GPU memory")
-        self.rank = widgets.Dropdown(options=RANKS, value=RANKS[-1], description="Rank r", style=wide)
-        self.longest = widgets.IntSlider(value=512, min=128, max=4096, step=128, description="Longest (tokens)",
-                                         style=wide, continuous_update=False)
-        self.checkpointing = widgets.Checkbox(value=True, description="gradient checkpointing")
-        self.controls = (self.model, self.memory, self.rank, self.longest, self.checkpointing)
-        self.shown = widgets.HTML()
-        self.ui = widgets.VBox([widgets.HBox(self.controls[:2]), widgets.HBox(self.controls[2:4]), self.checkpointing,
-                                self.shown])
-        self.text = "Choose model, GPU and sequence length here, in JupyterLab or Colab; or from Python as below."
-        self._listening = True
-        for control in self.controls:
-            control.observe(lambda change: self._listening and self.set(), "value")
+    text = "Choose model, GPU and sequence length here, in JupyterLab or Colab; or from Python as below."
+    css, accent, label_width = "paging", plots.ORANGE, "9em"
+    may_be = {"model": one_of(MODELS), "memory": one_of(CARDS), "longest": whole(128, 4096), "r": one_of(RANKS),
+              "checkpointing": one_of((True, False))}
+
+    def __init__(self, model: str = "LLaMA-65B", memory: int = 48, longest: int = 3072, r: int = 64,
+                 checkpointing: bool = True) -> None:
+        self.model, self.memory, self.longest, self.r, self.checkpointing = MODELS[0], CARDS[-1], 512, RANKS[-1], True
+        self._build({"model": widgets.Dropdown(options=MODELS, description="Model"),
+                     "memory": widgets.Dropdown(options=[(f"{gb} GB", gb) for gb in CARDS], description="GPU memory")},
+                    {"r": widgets.Dropdown(options=RANKS, description="Rank r"),
+                     "longest": widgets.IntSlider(512, 128, 4096, 128, description="Longest (tokens)",
+                                                  continuous_update=False)},
+                    {"checkpointing": widgets.Checkbox(True, description="gradient checkpointing")})
         self.set(model, memory, longest, r, checkpointing)
 
     def set(self, model: str | None = None, memory: int | None = None, longest: int | None = None, r: int | None = None,
             checkpointing: bool | None = None) -> None:
-        """Simulate with these values (memory in GB); None keeps what is shown. What is impossible is named."""
-        wanted = [now.value if new is None else new
-                  for now, new in zip(self.controls, (model, memory, r, longest, checkpointing), strict=True)]
-        self.message = self._refusal(*wanted)
-        if not self.message:
-            self._listening = False
-            try:
-                for control, value in zip(self.controls, wanted, strict=True):
-                    control.value = value
-            finally:
-                self._listening = True
-            self._run()
-        self._render()
+        """Simulate with these values (memory in GB); None keeps what is shown."""
+        super().set(model=model, memory=memory, longest=longest, r=r, checkpointing=checkpointing)
 
-    @staticmethod
-    def _refusal(model: str, memory: int, r: int, longest: int, checkpointing: bool) -> str:
-        if model not in MODELS:
-            return f"There is no model {model!r} here: take one of {', '.join(MODELS)}."
-        if memory not in CARDS:
-            return f"No GPU here has {memory!r} GB: take one of {', '.join(map(str, CARDS))}."
-        if r not in RANKS:
-            return f"r={r!r} is not offered: take one of {', '.join(map(str, RANKS))}."
-        if not isinstance(longest, int) or not 128 <= longest <= 4096:
-            return f"longest={longest!r}: take 128 to 4096 tokens."
-        return "" if isinstance(checkpointing, bool) else f"checkpointing={checkpointing!r}: take True or False."
-
-    def _run(self) -> None:
-        model, r, checkpointing = self.model.value, self.rank.value, self.checkpointing.value
-        self.fixed, self.paged = ledger(model, r)
-        self.room = self.memory.value * GIB - RESERVE
-        tokens = [round(share * self.longest.value) for share in SHARES]
+    def _compute(self) -> None:
+        self.fixed, self.paged = ledger(self.model, self.r)
+        self.room = self.memory * GIB - RESERVE
+        tokens = [round(share * self.longest) for share in SHARES]
         self.steps = simulate(self.room, self.fixed, self.paged,
-                              [activations(model, r, checkpointing, n) for n in tokens], tokens)
+                              [activations(self.model, self.r, self.checkpointing, n) for n in tokens], tokens)
 
     @property
     def verdict(self) -> str:
@@ -169,8 +146,8 @@ class PagingExplorer(Explorer):
 
     def report(self) -> str:
         """What is shown, as plain text."""
-        lines = [f"{self.model.value}, r = {self.rank.value}, {self.memory.value} GB, checkpointing "
-                 f"{'on' if self.checkpointing.value else 'off'}: fixed {self.fixed / GIB:.2f} GiB, "
+        lines = [f"{self.model}, r = {self.r}, {self.memory} GB, checkpointing "
+                 f"{'on' if self.checkpointing else 'off'}: fixed {self.fixed / GIB:.2f} GiB, "
                  f"optimizer pages {self.paged / GIB:.2f} GiB", "step  tokens  needed GiB   out GiB  back GiB"]
         lines += [f"{n:4}  {s.tokens:6}  {s.needed / GIB:10.2f}  " + (
             f"{s.out / GIB:8.2f}  {s.back / GIB:8.2f}" if s.fits else "out of memory")
@@ -197,31 +174,19 @@ class PagingExplorer(Explorer):
             below.set(xlabel="step", ylabel="GiB out", xticks=list(x))
         return fig
 
-    def _render(self) -> None:
-        """Rows of text and bars; colours that stand on light and on dark pages."""
-        message = f"<p>⚠ {html.escape(self.message)}</p>" if self.message else ""
-        cell = "<td style='text-align:right;padding:0 .8em'>{}</td>".format
-        rows = ""
+    def _body(self) -> str:
+        """The verdict, and for each step its tokens, a bar of what is on the GPU, and what moved."""
+        right = {"style": "text-align:right;padding:0 .8em"}
+        rows = tag("tr", "".join(tag("th", name) for name in ("step", "tokens", "memory", "GiB paged out")))
         for n, step in enumerate(self.steps, start=1):
-            widths = (("fixed", self.fixed, plots.FROZEN), ("pages", step.resident, plots.TRAINED),
-                      ("activations", step.needed - self.fixed, plots.GREEN))
-            bar = "".join(f"<span title='{name}' style='display:inline-block;height:12px;background:{color};"
-                          f"width:{220 * size / self.room:.0f}px'></span>" for name, size, color in widths)
+            parts = (("fixed", self.fixed, plots.FROZEN), ("pages", step.resident, plots.TRAINED),
+                     ("activations", step.needed - self.fixed, plots.GREEN))
+            bar = "".join(tag("span", title=name, style="display:inline-block;height:12px;background:"
+                              f"{colour};width:{220 * size / self.room:.0f}px") for name, size, colour in parts)
             moved = f"{step.out / GIB:.2f}" if step.fits else "out of memory"
-            rows += f"<tr>{cell(n)}{cell(step.tokens)}<td style='text-align:left'>{bar}</td>{cell(moved)}</tr>"
-        head = "".join(f"<th>{name}</th>" for name in ("step", "tokens", "memory", "GiB paged out"))
-        self.shown.value = (f'<div class="paging" aria-live="polite" style="background:rgba(127,127,127,.12);'
-                            f'padding:6px 12px;border-left:4px solid {plots.ORANGE}">{message}'
-                            f"<p><b>{html.escape(self.verdict)}</b></p><table><tr>{head}</tr>{rows}</table></div>")
+            rows += tag("tr", tag("td", str(n), **right) + tag("td", str(step.tokens), **right)
+                        + tag("td", bar, style="text-align:left") + tag("td", moved, **right))
+        return line(tag("b", self.verdict)) + tag("table", rows)
 
 
-def page_the_optimizer(model: str = "LLaMA-65B", memory: int = 48, longest: int = 3072, r: int = 64,
-                       checkpointing: bool = True) -> PagingExplorer:
-    """The explorer of lesson 09: which optimizer pages move, and when?
-
-        explorer = page_the_optimizer()
-        explorer                            # shows it
-        explorer.set(longest=1024)          # tokens of the longest sequence
-        print(explorer.report())
-    """
-    return PagingExplorer(model, memory, longest, r, checkpointing)
+page_the_optimizer = PagingExplorer
