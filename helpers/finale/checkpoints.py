@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,16 @@ class Run:
     def adapter(self) -> Path:
         """Where the finished adapter is saved. While it is missing, the run counts as unfinished."""
         return self.folder / "adapter"
+
+
+def home(drive: Path = Path("/content/drive/MyDrive")) -> Path:
+    """Where runs are kept: COURSE_RUNS, else Google Drive if Colab has it mounted, else the folder `runs` here.
+
+    Colab's own disk goes with its machine.
+    """
+    if chosen := os.environ.get("COURSE_RUNS"):
+        return Path(chosen)
+    return drive / "from-bits-to-qlora" if drive.is_dir() else Path("runs")
 
 
 def newest_complete_checkpoint(folder: Path) -> Path | None:

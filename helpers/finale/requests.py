@@ -155,6 +155,16 @@ def training_rows(people: Sequence[Villager], each: int, seed: int = 0) -> list[
     return rows
 
 
+def needed(steps: int, batch: int) -> int:
+    """How many rows of each trained kind, and of chats, so that no row comes twice in `steps` batches of `batch`."""
+    return -(-steps * batch // (len(TRAINED_KINDS) + 1))
+
+
+def scored_rows(people: Sequence[Villager], each: int = 10) -> list[Row]:
+    """`each` requests of every kind, kind by kind, to score a model on."""
+    return [row for kind in KINDS for row in request_rows(people, each, (kind,), seed=1)]
+
+
 def parse(text: str) -> Any:
     """The object or list that `text` is, as JSON and nothing else; None where it is neither."""
     try:
@@ -189,3 +199,15 @@ def ordinary_right(answers: Sequence[tuple[str, bool]]) -> list[bool]:
     """For each ordinary question, whether the answer holds an accepted word, in any case, and is not JSON."""
     return [parse(text) is None and any(re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) for word in accepted)
             for (text, _), (_, accepted) in zip(answers, ORDINARY, strict=True)]
+
+
+def shares(rows: Sequence[Row], answers: Sequence[tuple[str, bool]],
+           ordinary: Sequence[tuple[str, bool]]) -> dict[str, float]:
+    """The scores by name, in 0 … 1: first over the kinds that are trained on, then by kind, then the ordinary ones."""
+    by_kind, scores = score(rows, answers), {}
+    for group, kinds in (("trained", TRAINED_KINDS), ("held-out", HELD_OUT_KINDS)):
+        for what in ("exact", "valid"):
+            scores[f"{what}, {group} kinds"] = sum(by_kind[kind][what] for kind in kinds) / len(kinds)
+    scores |= {f"exact, {kind}": by_kind[kind]["exact"] for kind in KINDS}
+    right = ordinary_right(ordinary)
+    return scores | {"ordinary questions right": sum(right) / len(right)}

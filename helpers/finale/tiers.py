@@ -24,8 +24,9 @@ from helpers.finale.machine import Machine, machine
 from helpers.finale.rows import SUFFIXES
 from helpers.finale.rows import load_arguments as load_arguments  # until lessons 10 and 11 read with rows.read
 from helpers.finale.sizes import Size, checkpoint_size, hub_size
-from helpers.memory import GIB, Ledger, forecast_training
+from helpers.memory import GIB, Ledger, forecast_training, forecast_weights
 from helpers.pocket import WEIGHTS
+from helpers.pocket.evaluate import BUDGET
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Tier:
     max_grad_norm: float = 0.3
     checkpointing: bool = True
     save_steps: int = 10
+    questions: int = 20  # held-out conversations that are answered before and after the training
+    answer_tokens: int = 256  # at most, in an answer
 
     @property
     def tokens(self) -> int:
@@ -89,7 +92,8 @@ class Tier:
     def needs(self, folder: str | Path | None = None, gpu: bool = True) -> Needs:
         """Memory, disk and work of this tier's run; from the checkpoint in `folder` if given, else from the table.
 
-        Arithmetic, not measurement. On the GPU: `forecast`, a tenth more for the allocator's gaps, and 0.6 GiB for CUDA
+        Arithmetic, not measurement. On the GPU: `forecast`, or the quantized weights and an evaluation's
+        `evaluate.BUDGET` where that is more; a tenth more for the allocator's gaps, and 0.6 GiB for CUDA
         itself. RAM: 3 GiB for Python and the CUDA libraries plus a quarter of the files (assumed: their mapped pages
         can be dropped); on a CPU 1 GiB plus the files and the forecast in fp32. Disk: two saved checkpoints of adapter
         and optimizer. Work: 6 operations per weight and token: forward 2, backward to the inputs 2, forward again for
@@ -141,10 +145,10 @@ POCKET = Size(parameters=951_424, layers=4, hidden=128, intermediate=320, heads=
 TIERS: Mapping[str, Tier] = {tier.name: tier for tier in (
     Tier("pocket", str(WEIGHTS), None, None, POCKET, batch=32, accumulation=1, max_length=128, r=8, alpha=16,
          dropout=0.0, learning_rate=5e-3, scheduler="cosine", max_steps=200, row_tokens=48, optimizer="adamw_torch",
-         max_grad_norm=1.0, checkpointing=False, save_steps=50),
+         max_grad_norm=1.0, checkpointing=False, save_steps=50, questions=1000, answer_tokens=32),
     Tier("laptop", laptop.MODEL, laptop.REVISION, None, SMOLLM2, batch=4, accumulation=1, max_length=128, r=8, alpha=16,
          dropout=0.0, learning_rate=1e-3, scheduler="cosine", max_steps=90, row_tokens=75, optimizer="adamw_torch",
-         max_grad_norm=1.0, checkpointing=False, save_steps=30),
+         max_grad_norm=1.0, checkpointing=False, save_steps=30, questions=60, answer_tokens=60),
     Tier("small", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "fe8a4ea1ffedaf415f4da2f062534de366a451e6",
          "mlabonne/guanaco-llama2-1k", TINYLLAMA, batch=1, accumulation=16, max_length=512, r=16, alpha=16, dropout=0.1,
          learning_rate=2e-4, scheduler="constant_with_warmup"),
@@ -160,9 +164,10 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
     A CUDA card with 14 GiB or more runs llama-2-7b (a T4 shows 14.6), with 4 GiB small; everything else runs pocket,
     Apple's GPUs too: bitsandbytes does not train 4-bit weights on MPS. laptop runs where it is named. COURSE_MODEL and
     COURSE_DATASET put another model and other rows in place of the tier's own, each a local path or a hub id; of a hub
-    model that is not here yet, its config.json is fetched. Change the rest by `dataclasses.replace(tier, ...)`.
+    model that is not here yet, its config.json is fetched. COURSE_STEPS=10 stops after so many optimizer steps, for a
+    lecture. Change the rest by `dataclasses.replace(tier, ...)`.
 
-    Raises ValueError for an unknown tier, a path that does not exist, a checkpoint that is not whole or not of a shape
+    Raises ValueError for an unknown tier, steps that are no whole number from 1, a path that does not exist, a checkpoint that is not whole or not of a shape
     that the course can train; HubError if the hub does not give the config.
     """
     name = name or os.environ.get("COURSE_TIER") or None
@@ -177,6 +182,10 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
         tier = replace(tier, **_own_model(model))
     if dataset := os.environ.get("COURSE_DATASET"):
         tier = replace(tier, dataset=str(_path_or_id("COURSE_DATASET", dataset)))
+    if steps := os.environ.get("COURSE_STEPS"):
+        if not steps.isdecimal() or int(steps) < 1:
+            raise ValueError(f"COURSE_STEPS={steps}: give a whole number of optimizer steps, 1 or more, or unset it")
+        tier = replace(tier, max_steps=int(steps), save_steps=min(tier.save_steps, int(steps)))
     return tier
 
 
@@ -206,6 +215,8 @@ def _path_or_id(variable: str, value: str) -> Path | str:
 
 @cache
 def _forecast(tier: Tier, gpu: bool) -> tuple[int, int]:
-    """Bytes of `tier.forecast`, in all and of the adapters."""
+    """Bytes at the peak and of the adapters: of `tier.forecast`, or of an evaluation where that takes more."""
     ledger = tier.forecast(gpu)
-    return ledger.total, ledger["adapters"]
+    dtype = torch.bfloat16 if gpu else torch.float32
+    answering = forecast_weights(tier.size.config(), bits=4, dtype=dtype).total + ledger["adapters"] + BUDGET
+    return max(ledger.total, answering), ledger["adapters"]
