@@ -128,6 +128,8 @@ def test_llama_2s_tokenizer_with_two_turns_and_a_system_message(tmp_path):
             "<s>[INST] What? [/INST] A cat. </s>")
     assert tokenizer.apply_chat_template(TOLD, tokenize=False) == text
     assert to_conversations([{"text": text}])[0] == TOLD
+    prompt = prompt_ids(tokenizer, TOLD)  # this tokenizer would put a second <s> in front
+    assert encode(tokenizer, TOLD)["input_ids"][:len(prompt)] == prompt and prompt[:2].count(1) == 1
 
 
 def test_smollm2s_marked_template():

@@ -314,7 +314,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from helpers.finale.hub import DATASET_FILES, MODEL_FILES, hub_errors
 from helpers.finale.machine import Machine
 from helpers.finale.preflight import preflight
-from helpers.finale.tiers import choose_tier, load_arguments
+from helpers.finale.rows import load_arguments
+from helpers.finale.tiers import choose_tier
 tier = choose_tier(); report = preflight(tier, Machine(ram=8, disk=9)); report.raise_if_not_ok()
 with hub_errors():
     model_path = report.model.folder or snapshot_download(tier.model, revision=tier.revision,

@@ -76,7 +76,8 @@ class Look:
             fig = Figure(figsize=(7.2, 2.6))
             ax = fig.add_subplot(xlabel="tokens in a row", ylabel="rows")
             longest = max(*self.lengths, self.max_length)
-            edges = [longest * n / 40 for n in range(41)]
+            width = self.max_length / max(1, round(40 * self.max_length / longest))  # the line is the edge of a bar
+            edges = [width * n for n in range(math.ceil(longest / width) + 1)]
             kept = [n for n in self.lengths if n <= self.max_length]
             lost = [n for n in self.lengths if n > self.max_length]
             ax.hist([kept, lost], bins=edges, stacked=True, color=[BLUE, ORANGE], label=["whole", "cut"])

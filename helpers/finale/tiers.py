@@ -22,7 +22,6 @@ from helpers.finale import laptop
 from helpers.finale.hub import Source, cached_folder, look_up, missing_files
 from helpers.finale.machine import Machine, machine
 from helpers.finale.rows import SUFFIXES
-from helpers.finale.rows import load_arguments as load_arguments  # until lessons 10 and 11 read with rows.read
 from helpers.finale.sizes import Size, checkpoint_size, hub_size
 from helpers.memory import GIB, Ledger, forecast_training, forecast_weights
 from helpers.pocket import WEIGHTS
