@@ -50,7 +50,8 @@ def test_the_same_cells_train_a_checkpoint_in_llama_2s_layout(tmp_path, checkpoi
     out = run(script("Exercises", {"max_length": 64, "accumulation": 4, "save_steps": 2}), tmp_path,
               COURSE_TIER="llama-2-7b", COURSE_MODEL=str(checkpoint), COURSE_DATASET=str(guanaco))
     for fact in ("Preflight of the llama-2-7b tier: ready", "starting at step 0",
-                 "rows teach to stop with <unk> for padding", "rows with two <s> in front: 0", "nothing else is trained: True", "no row teaches the question: True",
+                 "rows teach to stop with <unk> for padding", "rows with two <s> in front: 0",
+                 "nothing else is trained: True", "no row teaches the question: True",
                  "held-out questions that were trained on: 0", "reloaded logits are equal, bit for bit: True",
                  "by hand equals the library: True", "adapter off: perplexity 1.000 times"):
         assert fact in out
