@@ -167,7 +167,8 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
     lecture. Change the rest by `dataclasses.replace(tier, ...)`.
 
     Raises ValueError for an unknown tier, steps that are no whole number from 1, a path that does not exist, a
-    checkpoint that is not whole or not of a shape that the course can train; HubError if the hub does not give the config.
+    checkpoint that is not whole or not of a shape that the course can train; HubError if the hub does not give the
+    config.
     """
     name = name or os.environ.get("COURSE_TIER") or None
     if name is None:
