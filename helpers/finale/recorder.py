@@ -12,8 +12,9 @@ import os
 import pathlib
 import platform
 import statistics
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -62,32 +63,37 @@ class Recorder(TrainerCallback):
             trainer.train()
         record = recorder.finish(model=..., parameters=...)
 
-    On a GPU a phase's memory is what torch allocated there, on a CPU what the process holds (sampled at logs).
+    On a GPU a phase's memory is what torch allocated there, on a CPU what the process holds in RAM, sampled every
+    twentieth of a second. That counts the interpreter, the libraries, mapped files and what the allocator keeps for
+    reuse: `before_bytes`, held when the phase began, says where it started.
     """
 
     def __init__(self, tier: Tier, weights: str = "pretrained") -> None:
         self.tier, self.weights = tier, weights
         self.memory: list[dict[str, Any]] = []
         self.steps: list[dict[str, Any]] = []
-        self._began, self._peak = 0.0, 0
+        self._began = 0.0
 
     @contextmanager
     def phase(self, name: str, forecast: int | None = None) -> Iterator[None]:
         """Measure memory inside; `forecast` in bytes is kept beside it. A phase that raises leaves no entry."""
-        gpu = torch.cuda.is_available()
+        gpu, began = torch.cuda.is_available(), time.perf_counter()
         if gpu:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-        self._peak = 0
-        yield
+        before = torch.cuda.memory_allocated() if gpu else resident()
+        with highest_resident() as highest:
+            yield
+            if gpu:
+                torch.cuda.synchronize()
         if gpu:
-            torch.cuda.synchronize()
             entry = {"peak_bytes": torch.cuda.max_memory_allocated(), "held_bytes": torch.cuda.memory_allocated(),
                      "reserved_bytes": torch.cuda.max_memory_reserved()}
         else:
             held = resident()
-            entry = {"peak_bytes": max(held, self._peak), "held_bytes": held, "reserved_bytes": None}
-        self.memory.append({"phase": name, **entry, "forecast_bytes": forecast})
+            entry = {"peak_bytes": max(highest(), held), "held_bytes": held, "reserved_bytes": None}
+        self.memory.append({"phase": name, **entry, "forecast_bytes": forecast, "before_bytes": before,
+                            "seconds": round(time.perf_counter() - began, 2)})
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock. A run that is resumed is recorded from there on."""
@@ -95,7 +101,6 @@ class Recorder(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Take down one line; `num_tokens` is TRL's count of what it has read, padding left out."""
-        self._peak = max(self._peak, resident())
         if logs and "loss" in logs:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -130,6 +135,29 @@ def resident() -> int:
     import psutil
 
     return psutil.Process().memory_info().rss
+
+
+@contextmanager
+def highest_resident(every: float = 0.05) -> Iterator[Callable[[], int]]:
+    """Watch `resident` from a thread, at this interval in seconds; what it gives returns the most seen so far."""
+    peak, done = resident(), threading.Event()
+
+    def look() -> int:
+        nonlocal peak
+        peak = max(peak, resident())
+        return peak
+
+    def watch() -> None:
+        while not done.wait(every):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield look
+    finally:
+        done.set()
+        watcher.join()
 
 
 def installed(package: str) -> bool:

@@ -82,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", choices=known, default=known)
+    parser.add_argument("--only", nargs="*", choices=known, default=[n for n in known if n != setups.ON_A_CPU.name])
     parser.add_argument("--rows", type=int, default=200, help="conversations for the lessons")
     parser.add_argument("--steps", type=int, default=10, help="optimizer steps for each setup")
     parser.add_argument("--tiny", action="store_true")
@@ -101,7 +101,8 @@ def main() -> int:
         command = [sys.executable, __file__, "--checkpoint", str(checkpoint), "--out", str(out), "--job", name,
                    "--rows", str(arguments.rows), "--steps", str(arguments.steps)]
         with (out / f"{name}.log").open("w") as log:
-            done = subprocess.run(command, stdout=log, stderr=log, check=False)
+            hidden = {"CUDA_VISIBLE_DEVICES": ""} if name in setups.SETUPS and setups.SETUPS[name].cpu else {}
+            done = subprocess.run(command, stdout=log, stderr=log, check=False, env={**os.environ, **hidden})
         print(name, "done" if done.returncode == 0 else f"FAILED, see {name}.log", flush=True)
         failed += [name] * (done.returncode != 0)
     print(table(out))

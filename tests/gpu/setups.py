@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import gc
+import os
+import platform
 import random
+import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +22,8 @@ from trl import SFTConfig, SFTTrainer
 
 from helpers.finale import recorder
 from helpers.finale.tiers import TIERS, Tier, checkpoint_size
-from helpers.memory import forecast_training
+from helpers.memory import forecast_training, forecast_weights
+from helpers.memory import measure as measure_bytes
 
 ROWS = 400
 
@@ -26,6 +32,7 @@ ROWS = 400
 class Setup:
     """One way to fine-tune. limit: GiB of GPU memory that the process may take, None for all there is.
 
+    cpu: hide the GPU, compute in fp32.
     length: tokens of a row at most; packing: fill rows with several documents, without attention between them.
     upcast: what `prepare_model_for_kbit_training` does, norms and embeddings in fp32.
     """
@@ -46,6 +53,7 @@ class Setup:
     upcast: bool = False
     attention: str = "sdpa"
     limit: float | None = None
+    cpu: bool = False
 
 
 PUBLISHED = Setup("a", "the recipe published in 2023, today's names", r=64, targets=("q_proj", "v_proj"),
@@ -53,8 +61,10 @@ PUBLISHED = Setup("a", "the recipe published in 2023, today's names", r=64, targ
 AUTHORS = Setup("b", "the QLoRA authors' recipe for 7B", accumulation=16)
 OURS = Setup("c", "the course's, tuned with maintained libraries", batch=4, packing=True, dropout=0.0,
              optimizer="adamw_8bit", length=1024)
+ON_A_CPU = Setup("cpu-random", "one step of 64 tokens on a CPU", length=64, precision="fp32",
+                 optimizer="adamw_torch", cpu=True)
 SETUPS = {setup.name: setup for setup in (
-    PUBLISHED, AUTHORS, OURS,
+    PUBLISHED, AUTHORS, OURS, ON_A_CPU,
     dataclasses.replace(OURS, name="c-keep", about="as c, without checkpointing", checkpointing=False),
     *(dataclasses.replace(OURS, name=f"d{limit}-{length}", about=f"as c, within {limit} GB, batch 1", batch=1,
                           length=length, limit=limit, optimizer="paged_adamw_8bit")
@@ -100,8 +110,11 @@ def measure(setup: Setup, checkpoint: Path, out: Path, weights: str = "random", 
     tier = tier_of(setup, checkpoint, steps)
     taker, tokenizer = recorder.Recorder(tier, weights), AutoTokenizer.from_pretrained(checkpoint)
     tokenizer.pad_token = tokenizer.unk_token
-    with taker.phase("load"):
+    weights_there = forecast_weights(tier.size.config(), double_quant=setup.double_quant, dtype=dtype).total
+    before = 0 if gpu else recorder.resident()
+    with taker.phase("load", forecast=before + weights_there):
         model = load(setup, checkpoint, dtype)
+    model_bytes = measure_bytes(model).total
     arguments = SFTConfig(
         output_dir=str(out / f"run-{setup.name}"), max_steps=steps, per_device_train_batch_size=setup.batch,
         gradient_accumulation_steps=setup.accumulation, max_length=setup.length, packing=setup.packing,
@@ -123,12 +136,34 @@ def measure(setup: Setup, checkpoint: Path, out: Path, weights: str = "random", 
         tier.size.config(), setup.r, setup.targets, setup.batch, setup.length, double_quant=setup.double_quant,
         checkpointing=setup.checkpointing, dropout=setup.dropout > 0, dtype=dtype, gpu=gpu,
         optimizer_bytes=2 if "8bit" in setup.optimizer else 8).total
-    with taker.phase("train", forecast=forecast if gpu else None):
+    with taker.phase("train", forecast=before + forecast):
         trainer.train()
     record = taker.finish(tier.size.parameters, title=f"{setup.about} ({setup.name})")
     record["configuration"] |= {key: value for key, value in dataclasses.asdict(setup).items() if key != "name"}
+    record["configuration"] |= {
+        "precision": str(dtype).removeprefix("torch."),
+        "command": f"python tests/gpu/run.py --checkpoint {checkpoint.name} --out {out.name} --only {setup.name} "
+                   f"--steps {steps}",
+        "forecast_of": "helpers.memory.forecast_weights and forecast_training" + (
+            "" if gpu else ", and what the process held before it loaded the model"),
+        "ledger_bytes": {"load": weights_there, "train": forecast}, "model_bytes": model_bytes}
+    if not gpu:
+        record["configuration"] |= resident_facts()
     recorder.write(record, out / f"llama-2-7b-{setup.name}.json")
     return record
+
+
+def resident_facts() -> dict:
+    """What resident memory depends on: threads, other work, the allocator, and what that gives back when asked."""
+    facts = {"threads": torch.get_num_threads(), "load_average": [round(load, 1) for load in os.getloadavg()],
+             "allocator": f"{' '.join(platform.libc_ver())}, " + ", ".join(
+                 f"{name}={os.environ.get(name, 'unset')}" for name in ("MALLOC_ARENA_MAX", "LD_PRELOAD"))}
+    if sys.platform == "linux":
+        gc.collect()
+        facts["resident_at_the_end_bytes"] = recorder.resident()
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+        facts["resident_after_malloc_trim_bytes"] = recorder.resident()
+    return facts
 
 
 def kernels() -> dict:
