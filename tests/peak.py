@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 class Peak(TorchDispatchMode):
     """`with Peak(model) as peak: ...` then `peak.bytes`: the most that was alive at once, each storage once.
 
-    It sees what operations give back, on any device; scratch memory inside a kernel it does not see.
+    It sees what operations give back, on any device but `meta`, where nothing is held; scratch memory inside a kernel
+    it does not see.
     """
 
     def __init__(self, *models: torch.nn.Module) -> None:
@@ -32,7 +33,7 @@ class Peak(TorchDispatchMode):
     def add(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self.alive or not size:
+        if key in self.alive or not size or tensor.device.type == "meta":
             return
 
         def gone(_, key=key, size=size):

@@ -64,7 +64,7 @@ def write_llama2_checkpoint(folder: str | Path, layers: int = 2, seed: int = 0, 
     """A checkpoint in the layout of Llama-2-7b-hf (hidden 64, 4 heads, fp16, sharded safetensors), random N(0, 0.02).
 
     About 9 MB; whole: in the exact configuration of Llama-2-7B, 13.5 GB. One shard for each decoder layer, one for the
-    rest on either side, each drawn and written before the next: whole takes 0.6 GB of memory and some two minutes.
+    rest on either side, each drawn and written before the next: whole takes 1.1 GiB of memory.
     A `pytorch_model.bin` lies beside the weights, as in the original repository: a download leaves it out.
     """
     import torch
