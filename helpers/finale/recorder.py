@@ -64,8 +64,9 @@ class Recorder(TrainerCallback):
         record = recorder.finish(model=..., parameters=...)
 
     On a GPU a phase's memory is what torch allocated there, on a CPU what the process holds in RAM, sampled every
-    twentieth of a second. That counts the interpreter, the libraries, mapped files and what the allocator keeps for
-    reuse: `before_bytes`, held when the phase began, says where it started.
+    twentieth of a second. That counts the interpreter, the libraries' data and what the allocator keeps for reuse:
+    `before_bytes`, held when the phase began, says where it started. Mapped files are left out, since the system drops
+    them when memory is wanted (a checkpoint is mapped whole while it is read); `resident_bytes` is the peak with them.
     """
 
     def __init__(self, tier: Tier, weights: str = "pretrained") -> None:
@@ -81,8 +82,8 @@ class Recorder(TrainerCallback):
         if gpu:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated() if gpu else resident()
-        with highest_resident() as highest:
+        before = torch.cuda.memory_allocated() if gpu else in_memory()[0]
+        with highest_in_memory() as highest:
             yield
             if gpu:
                 torch.cuda.synchronize()
@@ -90,8 +91,9 @@ class Recorder(TrainerCallback):
             entry = {"peak_bytes": torch.cuda.max_memory_allocated(), "held_bytes": torch.cuda.memory_allocated(),
                      "reserved_bytes": torch.cuda.max_memory_reserved()}
         else:
-            held = resident()
-            entry = {"peak_bytes": max(highest(), held), "held_bytes": held, "reserved_bytes": None}
+            peak, resident = highest()
+            entry = {"peak_bytes": peak, "held_bytes": in_memory()[0], "reserved_bytes": None,
+                     "resident_bytes": resident}
         self.memory.append({"phase": name, **entry, "forecast_bytes": forecast, "before_bytes": before,
                             "seconds": round(time.perf_counter() - began, 2)})
 
@@ -130,21 +132,23 @@ class Recorder(TrainerCallback):
         return record
 
 
-def resident() -> int:
-    """Bytes of memory that this process holds now."""
+def in_memory() -> tuple[int, int]:
+    """Bytes of RAM that this process holds now: its own (the same as all but on Linux), and all, with mapped files."""
     import psutil
 
-    return psutil.Process().memory_info().rss
+    info = psutil.Process().memory_info()
+    return info.rss - getattr(info, "shared", 0), info.rss
 
 
 @contextmanager
-def highest_resident(every: float = 0.05) -> Iterator[Callable[[], int]]:
-    """Watch `resident` from a thread, at this interval in seconds; what it gives returns the most seen so far."""
-    peak, done = resident(), threading.Event()
+def highest_in_memory(every: float = 0.05) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Watch `in_memory` from a thread, at this interval in seconds; what it gives returns the highest seen so far."""
+    peak, done = in_memory(), threading.Event()
 
-    def look() -> int:
+    def look() -> tuple[int, int]:
         nonlocal peak
-        peak = max(peak, resident())
+        now = in_memory()
+        peak = max(peak[0], now[0]), max(peak[1], now[1])
         return peak
 
     def watch() -> None:

@@ -111,7 +111,7 @@ def measure(setup: Setup, checkpoint: Path, out: Path, weights: str = "random", 
     taker, tokenizer = recorder.Recorder(tier, weights), AutoTokenizer.from_pretrained(checkpoint)
     tokenizer.pad_token = tokenizer.unk_token
     weights_there = forecast_weights(tier.size.config(), double_quant=setup.double_quant, dtype=dtype).total
-    before = 0 if gpu else recorder.resident()
+    before = 0 if gpu else recorder.in_memory()[0]
     with taker.phase("load", forecast=before + weights_there):
         model = load(setup, checkpoint, dtype)
     model_bytes = measure_bytes(model).total
@@ -148,21 +148,21 @@ def measure(setup: Setup, checkpoint: Path, out: Path, weights: str = "random", 
             "" if gpu else ", and what the process held before it loaded the model"),
         "ledger_bytes": {"load": weights_there, "train": forecast}, "model_bytes": model_bytes}
     if not gpu:
-        record["configuration"] |= resident_facts()
+        record["configuration"] |= memory_facts()
     recorder.write(record, out / f"llama-2-7b-{setup.name}.json")
     return record
 
 
-def resident_facts() -> dict:
-    """What resident memory depends on: threads, other work, the allocator, and what that gives back when asked."""
+def memory_facts() -> dict:
+    """What memory held depends on: threads, other work, the allocator, and what that gives back when asked."""
     facts = {"threads": torch.get_num_threads(), "load_average": [round(load, 1) for load in os.getloadavg()],
              "allocator": f"{' '.join(platform.libc_ver())}, " + ", ".join(
                  f"{name}={os.environ.get(name, 'unset')}" for name in ("MALLOC_ARENA_MAX", "LD_PRELOAD"))}
     if sys.platform == "linux":
         gc.collect()
-        facts["resident_at_the_end_bytes"] = recorder.resident()
+        facts["held_at_the_end_bytes"] = recorder.in_memory()[0]
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
-        facts["resident_after_malloc_trim_bytes"] = recorder.resident()
+        facts["held_after_malloc_trim_bytes"] = recorder.in_memory()[0]
     return facts
 
 
