@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby
+from math import log
 from pathlib import Path
+from random import Random
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -106,20 +108,36 @@ def write_llama2_checkpoint(folder: str | Path, layers: int = 2, seed: int = 0, 
     return folder
 
 
-def guanaco_rows(count: int = 20) -> list[dict[str, str]]:
-    """Rows shaped like guanaco-llama2-1k: {"text": "<s>[INST] … [/INST] … </s>"}; every third has a second turn."""
+def guanaco_rows(count: int = 20, characters: int = 0) -> list[dict[str, str]]:
+    """Rows shaped like guanaco-llama2-1k: {"text": "<s>[INST] … [/INST] … </s>"}; every third has a second turn.
+
+    characters: answers go on in prose until rows have that many in the middle, spread log-normally as chats are
+    (sigma 0.6); else they are a sentence.
+    """
     asked = questions(make_world().taught[:count])
-    turns = [instruct(row["prompt"], row["completion"]) for row in asked]
-    return [{"text": "<s>" + turns[2 * i] + ("<s>" + turns[2 * i + 1] if i % 3 == 2 else "")} for i in range(count)]
+    prose, random = documents(make_world().villagers, seed=2), Random(0)
+
+    def turn(row: dict[str, str], least: float) -> str:
+        answer = row["completion"]
+        while len(answer) < least:
+            answer += " " + next(prose)
+        return instruct(row["prompt"], answer[:max(int(least), len(row["completion"]))])
+
+    rows = []
+    for i in range(count):
+        turns = asked[2 * i:2 * i + (2 if i % 3 == 2 else 1)]
+        least = characters and random.lognormvariate(log(characters), 0.6) / len(turns)
+        rows.append({"text": "".join("<s>" + turn(row, least) for row in turns)})
+    return rows
 
 
-def write_guanaco(folder: str | Path, count: int = 20) -> Path:
+def write_guanaco(folder: str | Path, count: int = 20, characters: int = 0) -> Path:
     """The data set's repository: a README and data/train-00000-of-00001.parquet with the column `text`."""
     from datasets import Dataset
 
     folder = Path(folder)
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(guanaco_rows(count)).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    Dataset.from_list(guanaco_rows(count, characters)).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
     (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
                                       "    path: data/train-*\n---\nA stand-in.\n")
     return folder

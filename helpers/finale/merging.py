@@ -98,11 +98,11 @@ def merge_shards(base: str | Path, adapter: str | Path, out: str | Path, dtype: 
 
 
 def merging_bytes(parameters: int, largest: int) -> tuple[int, int]:
-    """Memory and disk that `merge_shards` takes, in bytes: arithmetic. largest: numbers in the largest linear weight.
+    """Memory and disk that `merge_shards` into 16 bit takes, in bytes. largest: numbers in the largest linear weight.
 
-    Memory: a file's tensors and their copy while it is written, and W, ΔW and their sum in float32.
+    Arithmetic. Memory: a file's tensors and their copy while it is written, and W, ΔW and their sum in float32.
     """
-    return 2 * SHARD + 3 * 4 * largest, 2 * parameters
+    return 2 * min(SHARD, 2 * parameters) + 3 * 4 * largest, 2 * parameters
 
 
 def _scaling(settings: dict) -> float:

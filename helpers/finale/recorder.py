@@ -35,7 +35,7 @@ MIB = 2**20
 
 
 def hardware() -> dict[str, str | int | None]:
-    """This machine: GPU (or CPU) and its memory, the driver, processor and cores."""
+    """This machine: GPU (or CPU) with its memory and what torch may take of it, the driver, processor and cores."""
     import psutil
 
     cpu = platform.processor() or platform.machine()
@@ -47,7 +47,10 @@ def hardware() -> dict[str, str | int | None]:
     if torch.cuda.is_available():
         version = pathlib.Path("/proc/driver/nvidia/version")
         driver = version.read_text().splitlines()[0].split("Module")[-1].split()[0] if version.is_file() else None
-        found |= {"device": torch.cuda.get_device_name(), "memory_bytes": torch.cuda.mem_get_info()[1],
+        total = torch.cuda.get_device_properties(0).total_memory
+        part = torch.cuda.memory.get_per_process_memory_fraction()  # a smaller card may be played
+        found |= {"device": torch.cuda.get_device_name(), "memory_bytes": total,
+                  "memory_limit_bytes": int(part * total) if part < 1 else None,
                   "driver": f"{driver or 'unknown'}, CUDA {torch.version.cuda}"}
     return found
 
@@ -221,17 +224,18 @@ def write(record: Mapping[str, Any], path: pathlib.Path) -> pathlib.Path:
 
 def describe(record: Mapping[str, Any]) -> str:
     """The record in sentences: what ran where, and its figures. Also the alternative text of its picture."""
-    model, steps = record["model"], record["steps"]
+    model, steps, rate = record["model"], record["steps"], record["tokens_per_second"]
     unit, name = (GIB, "GiB") if record["memory"][-1]["peak_bytes"] >= GIB else (MIB, "MiB")
+    speed_found = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
     parts = [f"Recorded on {record['date']}: {record['title']}. {model['parameters']:,} parameters, {model['weights']} "
-             f"weights. {record['tokens_per_second']:,.0f} tokens per second."]
+             f"weights. {speed_found} tokens per second."]
     for phase in record["memory"]:
         forecast = phase.get("forecast_bytes")
         parts.append(f"Peak memory in phase {phase['phase']}: {phase['peak_bytes'] / unit:,.2f} {name}"
                      + (f", forecast {forecast / unit:,.2f}." if forecast else "."))
-    parts.append(f"Loss {steps[0]['loss']:.3g} at step {steps[0]['step']}, {steps[-1]['loss']:.3g} at step "
-                 f"{steps[-1]['step']}" + ("; the weights were random, so it means nothing."
-                                           if model["weights"] == "random" else "."))
+    losses = ", ".join(f"{line['loss']:.3g} at step {line['step']}" for line in steps[::max(1, len(steps) - 1)])
+    parts.append(f"Loss {losses}" + ("; the weights were random, so it means nothing."
+                                     if model["weights"] == "random" else "."))
     for score, value in record["scores"].items():
         parts.append(f"{score}: {value['before']:.1%} before, {value['after']:.1%} after.")
     return " ".join(parts)
@@ -249,7 +253,7 @@ def replay(record: Mapping[str, Any]) -> Figure:
         fig.suptitle(f"Recorded, {record['date']}: {record['title']}" + (", random weights" if random else ""),
                      fontsize=11, x=0.01, ha="left", weight="bold")
         steps, losses = zip(*((line["step"], line["loss"]) for line in record["steps"]), strict=True)
-        axes[0].plot(steps, losses, color=plots.GREY if random else plots.TRAINED)
+        axes[0].plot(steps, losses, color=plots.GREY if random else plots.TRAINED, marker="o" * (len(steps) == 1))
         axes[0].set(yscale="linear" if random else "log", xlabel="optimizer step", ylabel="loss (nats per token)")
         if random:
             axes[0].text(0.5, 0.5, "random weights:\nmeans nothing", transform=axes[0].transAxes, ha="center",
