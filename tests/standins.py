@@ -11,7 +11,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import groupby
+from math import log
 from pathlib import Path
+from random import Random
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -62,25 +65,40 @@ def write_llama2_tokenizer(folder: Path) -> None:
 def write_llama2_checkpoint(folder: str | Path, layers: int = 2, seed: int = 0, whole: bool = False) -> Path:
     """A checkpoint in the layout of Llama-2-7b-hf (hidden 64, 4 heads, fp16, sharded safetensors), random N(0, 0.02).
 
-    About 9 MB; whole: in the exact configuration of Llama-2-7B, 13.5 GB, made on a GPU where there is one. A
-    `pytorch_model.bin` lies beside the weights, as in the original repository: a download leaves it out.
+    About 9 MB; whole: in the exact configuration of Llama-2-7B, 13.5 GB. One shard for each decoder layer, one for the
+    rest on either side, each drawn and written before the next: whole takes 1.1 GiB of memory.
+    A `pytorch_model.bin` lies beside the weights, as in the original repository: a download leaves it out.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from safetensors.torch import save_file
+    from transformers import LlamaConfig
+
+    from helpers.memory import skeleton
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=64, intermediate_size=192, num_hidden_layers=layers,
                          num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096, rms_norm_eps=1e-5,
                          bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=False,
-                         initializer_range=0.02)
+                         initializer_range=0.02, architectures=["LlamaForCausalLM"], dtype="float16")
     if whole:
         config.update({"hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32,
                        "num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128})
-    with torch.random.fork_rng(), torch.device("cuda" if whole and torch.cuda.is_available() else "cpu"):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).half()
-    model.save_pretrained(folder, max_shard_size="5GB" if whole else "4100KB")
+    shapes = {name: tensor.shape for name, tensor in skeleton(config).state_dict().items()}
+    layer_of = lambda name: name.split(".")[2] if ".layers." in name else None  # noqa: E731
+    shards = [list(names) for _, names in groupby(shapes, layer_of)]
+    random, index = torch.Generator().manual_seed(seed), {}
+
+    def drawn(name: str, shape: torch.Size) -> torch.Tensor:
+        return torch.ones(shape).half() if "norm" in name else torch.randn(shape, generator=random).mul_(0.02).half()
+
+    for number, names in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        save_file({name: drawn(name, shapes[name]) for name in names}, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(names, file)
+    write_json(folder / "model.safetensors.index.json", {
+        "metadata": {"total_size": 2 * sum(shape.numel() for shape in shapes.values())}, "weight_map": index})
+    config.save_pretrained(folder)
     write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
                                                    "do_sample": True, "temperature": 0.9, "top_p": 0.6,
                                                    "max_length": 4096, "transformers_version": "4.31.0"})
@@ -90,20 +108,36 @@ def write_llama2_checkpoint(folder: str | Path, layers: int = 2, seed: int = 0, 
     return folder
 
 
-def guanaco_rows(count: int = 20) -> list[dict[str, str]]:
-    """Rows shaped like guanaco-llama2-1k: {"text": "<s>[INST] … [/INST] … </s>"}; every third has a second turn."""
+def guanaco_rows(count: int = 20, characters: int = 0) -> list[dict[str, str]]:
+    """Rows shaped like guanaco-llama2-1k: {"text": "<s>[INST] … [/INST] … </s>"}; every third has a second turn.
+
+    characters: answers go on in prose until rows have that many in the middle, spread log-normally as chats are
+    (sigma 0.6); else they are a sentence.
+    """
     asked = questions(make_world().taught[:count])
-    turns = [instruct(row["prompt"], row["completion"]) for row in asked]
-    return [{"text": "<s>" + turns[2 * i] + ("<s>" + turns[2 * i + 1] if i % 3 == 2 else "")} for i in range(count)]
+    prose, random = documents(make_world().villagers, seed=2), Random(0)
+
+    def turn(row: dict[str, str], least: float) -> str:
+        answer = row["completion"]
+        while len(answer) < least:
+            answer += " " + next(prose)
+        return instruct(row["prompt"], answer[:max(int(least), len(row["completion"]))])
+
+    rows = []
+    for i in range(count):
+        turns = asked[2 * i:2 * i + (2 if i % 3 == 2 else 1)]
+        least = characters and random.lognormvariate(log(characters), 0.6) / len(turns)
+        rows.append({"text": "".join("<s>" + turn(row, least) for row in turns)})
+    return rows
 
 
-def write_guanaco(folder: str | Path, count: int = 20) -> Path:
+def write_guanaco(folder: str | Path, count: int = 20, characters: int = 0) -> Path:
     """The data set's repository: a README and data/train-00000-of-00001.parquet with the column `text`."""
     from datasets import Dataset
 
     folder = Path(folder)
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(guanaco_rows(count)).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    Dataset.from_list(guanaco_rows(count, characters)).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
     (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
                                       "    path: data/train-*\n---\nA stand-in.\n")
     return folder

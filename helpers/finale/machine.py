@@ -21,8 +21,8 @@ class Machine:
     """The facts that decide what can run here. Memory and disk in GiB, counting what this process holds as free.
 
     capability: CUDA compute capability (not the CUDA version), (0, 0) without a GPU. gpu_total decides the tier,
-    gpu_free whether it fits now. flops: sustained FLOP/s, see `cpu_flops` and `GPU_FLOPS`.
-    packages: (requirement of the course, version found or None).
+    gpu_free whether it fits now. gpus: how many are visible, where there is one. flops: sustained FLOP/s, see
+    `cpu_flops` and `GPU_FLOPS`. packages: (requirement of the course, version found or None).
     """
 
     gpu: str | None = None
@@ -33,6 +33,7 @@ class Machine:
     disk: float = 0.0
     flops: float = 5e10
     packages: tuple[tuple[str, str | None], ...] = ()
+    gpus: int = 1
 
 
 # Assumed, not measured: sustained FLOP/s from a compute capability on. The anchor is LLaMA-Factory's 2,415 tokens a
@@ -104,4 +105,5 @@ def machine() -> Machine:
     free, total = torch.cuda.mem_get_info()
     capability = torch.cuda.get_device_capability()
     return Machine(torch.cuda.get_device_name(), capability, total / GIB, (free + torch.cuda.memory_reserved()) / GIB,
+                   gpus=torch.cuda.device_count(),
                    flops=next(speed for least, speed in GPU_FLOPS if capability >= least), **facts)

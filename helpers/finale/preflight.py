@@ -107,27 +107,30 @@ class Preflight:
             raise PreflightError("\n".join([f"The {self.tier} tier cannot run here:", *lines]))
 
 
-def preflight(tier: Tier, on: Machine | None = None, sources: Sequence[Source | None] | None = None) -> Preflight:
+def preflight(tier: Tier, on: Machine | None = None, sources: Sequence[Source | None] | None = None,
+              merging: bool = False) -> Preflight:
     """Compare what `tier` needs with the machine it would run `on` (None: this one), before anything is downloaded.
 
     sources: what `look_up` says of (model, data set); None asks, which takes two short requests each unless all is on
-    this disk. Needs are computed from the checkpoint's own files where they are here, else from the tier's table.
+    this disk. merging: an adapter will be merged too, by `merge_shards`, and the result kept. Needs are computed from
+    the checkpoint's own files where they are here, else from the tier's table.
     Never raises for what it finds: read `.ok`, or call `.raise_if_not_ok()`.
     """
     on = machine() if on is None else on
     model, dataset = (tier.model_source(), tier.dataset_source()) if sources is None else sources
-    need = tier.needs(model.folder, gpu=on.gpu is not None)
+    need = tier.needs(model.folder, gpu=on.gpu is not None, merging=merging)
     minutes = need.flops / on.flops / 60
     about = "" if tier.size.counted else f", an estimate for {tier.size.family}"
     to_fetch = sum(s.bytes if s.bytes is not None else default
                    for s, default in ((model, need.download), (dataset, 0)) if s and s.folder is None)
     checks = [_check_speed(tier, on, minutes), _check_dtype(on)]
     if on.gpu is not None:
+        checks.append(_check_count(on.gpus))
         checks.append(_check_room("GPU memory", on.gpu_free, need.gpu, "Close other notebooks that use the GPU (on "
                                   "Colab: Runtime, Disconnect and delete runtime). " + SMALLER, about))
     checks.append(_check_room("RAM", on.ram, need.ram, "Close other programs and notebooks. " + SMALLER,
                               "" if on.gpu else about))
-    checks.append(_check_room("disk", on.disk, to_fetch / GIB + need.checkpoints, "Free some space, or set HF_HOME to "
+    checks.append(_check_room("disk", on.disk, to_fetch / GIB + need.kept, "Free some space, or set HF_HOME to "
                               "a folder on a larger disk and restart the kernel."))
     checks.append(_check_packages(on.packages))
     checks += [_check_source(name, s) for name, s in (("model", model), ("data set", dataset)) if s]
@@ -147,6 +150,13 @@ def _check_dtype(on: Machine) -> Check:
         return Check("precision", "CPU: float32", "any", True)
     found = "bfloat16" if on.capability >= (8, 0) else "float16, with float32 adapters"
     return Check("precision", f"compute capability {on.capability[0]}.{on.capability[1]}: {found}", "any", True)
+
+
+def _check_count(gpus: int) -> Check:
+    return Check("GPUs", f"{gpus} visible", "one", gpus == 1,
+                 "A model in 4 bit stays on one GPU, and SFTTrainer refuses it where it sees more. Restart the kernel "
+                 "and run this before any other cell: import os; os.environ[\"CUDA_VISIBLE_DEVICES\"] = \"0\" (or set "
+                 "CUDA_VISIBLE_DEVICES=0 before the kernel starts).")
 
 
 def _check_room(name: str, found: float, needed: float, remedy: str, about: str = "") -> Check:

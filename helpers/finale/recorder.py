@@ -12,8 +12,9 @@ import os
 import pathlib
 import platform
 import statistics
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
@@ -34,7 +35,7 @@ MIB = 2**20
 
 
 def hardware() -> dict[str, str | int | None]:
-    """This machine: GPU (or CPU) and its memory, the driver, processor and cores."""
+    """This machine: GPU (or CPU) with its memory and what torch may take of it, the driver, processor and cores."""
     import psutil
 
     cpu = platform.processor() or platform.machine()
@@ -46,7 +47,10 @@ def hardware() -> dict[str, str | int | None]:
     if torch.cuda.is_available():
         version = pathlib.Path("/proc/driver/nvidia/version")
         driver = version.read_text().splitlines()[0].split("Module")[-1].split()[0] if version.is_file() else None
-        found |= {"device": torch.cuda.get_device_name(), "memory_bytes": torch.cuda.mem_get_info()[1],
+        total = torch.cuda.get_device_properties(0).total_memory
+        part = torch.cuda.memory.get_per_process_memory_fraction()  # a smaller card may be played
+        found |= {"device": torch.cuda.get_device_name(), "memory_bytes": total,
+                  "memory_limit_bytes": int(part * total) if part < 1 else None,
                   "driver": f"{driver or 'unknown'}, CUDA {torch.version.cuda}"}
     return found
 
@@ -62,32 +66,39 @@ class Recorder(TrainerCallback):
             trainer.train()
         record = recorder.finish(model=..., parameters=...)
 
-    On a GPU a phase's memory is what torch allocated there, on a CPU what the process holds (sampled at logs).
+    On a GPU a phase's memory is what torch allocated there, on a CPU what the process holds in RAM, sampled every
+    twentieth of a second. That counts the interpreter, the libraries' data and what the allocator keeps for reuse:
+    `before_bytes`, held when the phase began, says where it started. Mapped files are left out, since the system drops
+    them when memory is wanted (a checkpoint is mapped whole while it is read); `resident_bytes` is the peak with them.
     """
 
     def __init__(self, tier: Tier, weights: str = "pretrained") -> None:
         self.tier, self.weights = tier, weights
         self.memory: list[dict[str, Any]] = []
         self.steps: list[dict[str, Any]] = []
-        self._began, self._peak = 0.0, 0
+        self._began = 0.0
 
     @contextmanager
     def phase(self, name: str, forecast: int | None = None) -> Iterator[None]:
         """Measure memory inside; `forecast` in bytes is kept beside it. A phase that raises leaves no entry."""
-        gpu = torch.cuda.is_available()
+        gpu, began = torch.cuda.is_available(), time.perf_counter()
         if gpu:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-        self._peak = 0
-        yield
+        before = torch.cuda.memory_allocated() if gpu else in_memory()[0]
+        with highest_in_memory() as highest:
+            yield
+            if gpu:
+                torch.cuda.synchronize()
         if gpu:
-            torch.cuda.synchronize()
             entry = {"peak_bytes": torch.cuda.max_memory_allocated(), "held_bytes": torch.cuda.memory_allocated(),
                      "reserved_bytes": torch.cuda.max_memory_reserved()}
         else:
-            held = resident()
-            entry = {"peak_bytes": max(held, self._peak), "held_bytes": held, "reserved_bytes": None}
-        self.memory.append({"phase": name, **entry, "forecast_bytes": forecast})
+            peak, resident = highest()
+            entry = {"peak_bytes": peak, "held_bytes": in_memory()[0], "reserved_bytes": None,
+                     "resident_bytes": resident}
+        self.memory.append({"phase": name, **entry, "forecast_bytes": forecast, "before_bytes": before,
+                            "seconds": round(time.perf_counter() - began, 2)})
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the clock. A run that is resumed is recorded from there on."""
@@ -95,7 +106,6 @@ class Recorder(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Take down one line; `num_tokens` is TRL's count of what it has read, padding left out."""
-        self._peak = max(self._peak, resident())
         if logs and "loss" in logs:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -125,11 +135,36 @@ class Recorder(TrainerCallback):
         return record
 
 
-def resident() -> int:
-    """Bytes of memory that this process holds now."""
+def in_memory() -> tuple[int, int]:
+    """Bytes of RAM that this process holds now: its own (the same as all but on Linux), and all, with mapped files."""
     import psutil
 
-    return psutil.Process().memory_info().rss
+    info = psutil.Process().memory_info()
+    return info.rss - getattr(info, "shared", 0), info.rss
+
+
+@contextmanager
+def highest_in_memory(every: float = 0.05) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Watch `in_memory` from a thread, at this interval in seconds; what it gives returns the highest seen so far."""
+    peak, done = in_memory(), threading.Event()
+
+    def look() -> tuple[int, int]:
+        nonlocal peak
+        now = in_memory()
+        peak = max(peak[0], now[0]), max(peak[1], now[1])
+        return peak
+
+    def watch() -> None:
+        while not done.wait(every):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield look
+    finally:
+        done.set()
+        watcher.join()
 
 
 def installed(package: str) -> bool:
@@ -189,17 +224,18 @@ def write(record: Mapping[str, Any], path: pathlib.Path) -> pathlib.Path:
 
 def describe(record: Mapping[str, Any]) -> str:
     """The record in sentences: what ran where, and its figures. Also the alternative text of its picture."""
-    model, steps = record["model"], record["steps"]
+    model, steps, rate = record["model"], record["steps"], record["tokens_per_second"]
     unit, name = (GIB, "GiB") if record["memory"][-1]["peak_bytes"] >= GIB else (MIB, "MiB")
+    speed_found = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
     parts = [f"Recorded on {record['date']}: {record['title']}. {model['parameters']:,} parameters, {model['weights']} "
-             f"weights. {record['tokens_per_second']:,.0f} tokens per second."]
+             f"weights. {speed_found} tokens per second."]
     for phase in record["memory"]:
         forecast = phase.get("forecast_bytes")
         parts.append(f"Peak memory in phase {phase['phase']}: {phase['peak_bytes'] / unit:,.2f} {name}"
                      + (f", forecast {forecast / unit:,.2f}." if forecast else "."))
-    parts.append(f"Loss {steps[0]['loss']:.3g} at step {steps[0]['step']}, {steps[-1]['loss']:.3g} at step "
-                 f"{steps[-1]['step']}" + ("; the weights were random, so it means nothing."
-                                           if model["weights"] == "random" else "."))
+    losses = ", ".join(f"{line['loss']:.3g} at step {line['step']}" for line in steps[::max(1, len(steps) - 1)])
+    parts.append(f"Loss {losses}" + ("; the weights were random, so it means nothing."
+                                     if model["weights"] == "random" else "."))
     for score, value in record["scores"].items():
         parts.append(f"{score}: {value['before']:.1%} before, {value['after']:.1%} after.")
     return " ".join(parts)
@@ -217,7 +253,7 @@ def replay(record: Mapping[str, Any]) -> Figure:
         fig.suptitle(f"Recorded, {record['date']}: {record['title']}" + (", random weights" if random else ""),
                      fontsize=11, x=0.01, ha="left", weight="bold")
         steps, losses = zip(*((line["step"], line["loss"]) for line in record["steps"]), strict=True)
-        axes[0].plot(steps, losses, color=plots.GREY if random else plots.TRAINED)
+        axes[0].plot(steps, losses, color=plots.GREY if random else plots.TRAINED, marker="o" * (len(steps) == 1))
         axes[0].set(yscale="linear" if random else "log", xlabel="optimizer step", ylabel="loss (nats per token)")
         if random:
             axes[0].text(0.5, 0.5, "random weights:\nmeans nothing", transform=axes[0].transAxes, ha="center",

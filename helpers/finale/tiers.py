@@ -21,6 +21,7 @@ import torch
 from helpers.finale import laptop
 from helpers.finale.hub import Source, cached_folder, look_up, missing_files
 from helpers.finale.machine import Machine, machine
+from helpers.finale.merging import merging_bytes
 from helpers.finale.rows import SUFFIXES
 from helpers.finale.sizes import Size, checkpoint_size, hub_size
 from helpers.memory import GIB, Ledger, forecast_training, forecast_weights
@@ -30,11 +31,11 @@ from helpers.pocket.evaluate import BUDGET
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run takes: gpu, ram and checkpoints (disk) in GiB, download in bytes, flops in operations."""
+    """What a run takes: gpu, ram and kept (what it writes to disk) in GiB, download in bytes, flops in operations."""
 
     gpu: float
     ram: float
-    checkpoints: float
+    kept: float
     download: int
     flops: float
 
@@ -88,21 +89,26 @@ class Tier:
             self.size.config(), self.r, self.targets, self.batch, self.max_length, checkpointing=self.checkpointing,
             dropout=self.dropout > 0, dtype=torch.bfloat16 if gpu else torch.float32, gpu=gpu)
 
-    def needs(self, folder: str | Path | None = None, gpu: bool = True) -> Needs:
+    def needs(self, folder: str | Path | None = None, gpu: bool = True, merging: bool = False) -> Needs:
         """Memory, disk and work of this tier's run; from the checkpoint in `folder` if given, else from the table.
 
         Arithmetic, not measurement. On the GPU: `forecast`, or the quantized weights and an evaluation's
         `evaluate.BUDGET` where that is more; a tenth more for the allocator's gaps, and 0.6 GiB for CUDA
         itself. RAM: 3 GiB for Python and the CUDA libraries plus a quarter of the files (assumed: their mapped pages
         can be dropped); on a CPU 1 GiB plus the files and the forecast in fp32. Disk: two saved checkpoints of adapter
-        and optimizer. Work: 6 operations per weight and token: forward 2, backward to the inputs 2, forward again for
-        checkpointing 2.
+        and optimizer. merging: RAM for `merge_shards`, and its result in 16 bit on the disk. Work: 6 operations per
+        weight and token: forward 2, backward to the inputs 2, forward again for checkpointing 2.
         """
         tier = self if folder is None else replace(self, size=checkpoint_size(folder))
         size, (training, adapters) = tier.size, _forecast(tier, gpu)
         training = 1.1 * training / GIB
-        return Needs(gpu=training + 0.6, ram=3 + size.bytes / 4 / GIB if gpu else 1 + training + size.bytes / GIB,
-                     checkpoints=2 * 3 * adapters / GIB, download=size.bytes, flops=6.0 * size.parameters * self.tokens)
+        base, files = (3 if gpu else 1), size.bytes / GIB
+        ram, kept = base + (files / 4 if gpu else training + files), 2 * 3 * adapters / GIB
+        if merging:
+            memory, disk = merging_bytes(size.parameters, size.hidden * size.intermediate)
+            ram, kept = max(ram, base + memory / GIB), kept + disk / GIB
+        return Needs(gpu=training + 0.6, ram=ram, kept=kept, download=size.bytes,
+                     flops=6.0 * size.parameters * self.tokens)
 
     def model_source(self) -> Source:
         """Where the model is: asks the hub only if it is neither local nor in the cache."""

@@ -30,11 +30,13 @@ class Peak(TorchDispatchMode):
                     self.add(part)
 
     def add(self, tensor: torch.Tensor) -> int | None:
-        """Count a tensor's storage from now on, if it is not counted yet; its number. None for an empty one."""
+        """Count a tensor's storage from now on, if it is not counted yet; its number (None: empty, or on `meta`)."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self.alive or not size:
-            return self.alive[key][0] if size else None
+        if key in self.alive:
+            return self.alive[key][0]
+        if not size or tensor.device.type == "meta":  # where nothing is held
+            return None
         number = len(self.sizes)
 
         def gone(_):
