@@ -161,8 +161,9 @@ def test_the_7b_trains_on_a_cpu_in_the_memory_that_the_ledger_forecasts():
     settings, train = record["configuration"], record["memory"][-1]
     assert record["model"]["parameters"] == TIERS["llama-2-7b"].size.parameters
     forecast = replace(TIERS["llama-2-7b"], max_length=settings["max_length"]).forecast(gpu=False).total
-    assert forecast == settings["ledger_bytes"]["train"], "the forecast is another than when this was recorded"
+    recorded = settings["ledger_bytes"]["train"]
+    assert abs(forecast / recorded - 1) < 0.01, "today's forecast is another than when this was recorded"
     assert settings["model_bytes"] == settings["ledger_bytes"]["load"]
-    assert train["forecast_bytes"] == forecast + record["memory"][0]["before_bytes"]
+    assert train["forecast_bytes"] == recorded + record["memory"][0]["before_bytes"]
     assert abs(train["peak_bytes"] / train["forecast_bytes"] - 1) < 0.1
     assert max(phase["peak_bytes"] for phase in record["memory"]) == train["peak_bytes"]
