@@ -114,8 +114,7 @@ def train(tier: Tier, folder: pathlib.Path, out: pathlib.Path, seed: int, log: r
     tokenizer = load_tokenizer(folder)
     with log.phase("load"):
         model = load_base(folder)
-    each = -(-tier.max_steps * tier.batch * tier.accumulation // (len(requests.TRAINED_KINDS) + 1))  # no request twice
-    rows = requests.training_rows(world.make_world().taught, each, seed)
+    rows = requests.training_rows(world.make_world().taught, tier.max_steps * tier.batch * tier.accumulation, seed)
     config = SFTConfig(
         output_dir=str(out), max_length=tier.max_length, assistant_only_loss=True,
         per_device_train_batch_size=tier.batch, gradient_accumulation_steps=tier.accumulation,
