@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import families
 import standins
 from notebook_tools import source
 from safetensors.torch import load_file
@@ -134,3 +135,12 @@ def test_a_bad_row_of_ones_own_is_told_and_nothing_is_trained(tmp_path):
                           env=environment(tmp_path, COURSE_TIER="pocket", COURSE_DATASET=str(rows)), timeout=120)
     assert done.returncode == 1 and "RowsError" in done.stderr and "row 7: has no answer" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_own_chat_model_of_another_family_trains_with_its_own_template(tmp_path):
+    """Gemma's template refuses system messages; these rows have one."""
+    model = families.write_family("gemma", tmp_path / "model")
+    out = run(script("If it is interrupted", {"batch": 4}), tmp_path, COURSE_TIER="small", COURSE_MODEL=str(model),
+              COURSE_DATASET=str(own_rows(tmp_path / "mine.jsonl")), COURSE_STEPS="2")
+    assert "chat template: its own" in out and "an answer ends with: <end_of_turn>" in out
+    assert "rows that teach to stop: 100%" in out and "by hand equals the library: True" in out
