@@ -17,7 +17,7 @@ from helpers.pocket.world import ATTRIBUTES, PROSE, QUESTIONS, Villager
 
 SYSTEM = "Answer in JSON."
 TRAINED_KINDS = ("record", "question", "pair", "change")
-SHARES = {"record": 3, "question": 1, "pair": 3, "change": 2, "chat": 1}  # of ten rows to train on, the hard ones more
+SHARES = {"record": 3, "question": 2, "pair": 3, "change": 2, "chat": 1}  # of eleven rows to train on
 HELD_OUT_KINDS = ("select", "three")
 ASK = ["Give {keys}.", "Write {keys}.", "Note {keys}.", "I need {keys}."]
 ASK_EACH = ["Give {keys} of each.", "For each, write {keys}.", "List {keys} of everyone.", "Note {keys} of each."]
