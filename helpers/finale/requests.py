@@ -17,7 +17,7 @@ from helpers.pocket.world import ATTRIBUTES, PROSE, QUESTIONS, Villager
 
 SYSTEM = "Answer in JSON."
 TRAINED_KINDS = ("record", "question", "pair", "change")
-SHARES = {"record": 3, "question": 1, "pair": 3, "change": 2, "chat": 1}  # of ten rows to train on, the hard ones more
+SHARES = {"record": 3, "question": 2, "pair": 3, "change": 2, "chat": 1}  # of eleven rows to train on
 HELD_OUT_KINDS = ("select", "three")
 ASK = ["Give {keys}.", "Write {keys}.", "Note {keys}.", "I need {keys}."]
 ASK_EACH = ["Give {keys} of each.", "For each, write {keys}.", "List {keys} of everyone.", "Note {keys} of each."]
@@ -159,8 +159,8 @@ def training_rows(people: Sequence[Villager], count: int, seed: int = 0) -> list
 
 
 def scored_rows(people: Sequence[Villager], each: int = 10) -> list[Row]:
-    """`each` requests of every kind, kind by kind, to score a model on; the tier was tuned on those of seed 1."""
-    return [row for kind in KINDS for row in request_rows(people, each, (kind,), seed=2)]
+    """`each` requests of every kind, kind by kind, to score a model on; the tier was tuned on other draws."""
+    return [row for kind in KINDS for row in request_rows(people, each, (kind,), seed=3)]
 
 
 def parse(text: str) -> Any:
