@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.finale import laptop, recorder, rehearsal
+from helpers.finale import laptop, recorder, rehearsal, requests
 from helpers.finale.hub import Source
 from helpers.finale.requests import HELD_OUT_KINDS, KINDS, TRAINED_KINDS, parse
 from helpers.finale.tiers import TIERS
@@ -70,8 +70,8 @@ def test_what_is_scored_is_about_people_who_are_not_trained_on():
 def test_shares_of_a_perfect_and_a_silent_model():
     rows = rehearsal.scored_rows()
     perfect = {"requests": [(row["messages"][2]["content"], True) for row in rows], "ordinary": [("Paris", True)] * 10}
-    scores = rehearsal.shares(perfect)
+    scores = requests.shares(rows, perfect["requests"], perfect["ordinary"])
     assert scores.pop("ordinary questions right") == 0.1 and set(scores.values()) == {1.0}
     assert all(parse(text) is not None for text, _ in perfect["requests"])
     silent = {"requests": [("", True)] * len(rows), "ordinary": [("", True)] * 10}
-    assert set(rehearsal.shares(silent).values()) == {0.0}
+    assert set(requests.shares(rows, silent["requests"], silent["ordinary"]).values()) == {0.0}

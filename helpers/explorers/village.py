@@ -73,6 +73,7 @@ class VillageExplorer(Explorer):
         """Ask a question in your own words. One that names no villager is asked all the same, with a warning."""
         def act() -> str:
             text = " ".join(question.split()) if isinstance(question, str) else ""
+            text = text.encode("utf-8", "replace").decode()  # half a character, a lone surrogate, becomes "?"
             if not text:
                 raise ValueError("That question is empty. Write one, or choose a villager above.")
             if len(text) > self.LONGEST:

@@ -26,7 +26,7 @@ from helpers.finale.rows import SUFFIXES
 from helpers.finale.sizes import Size, checkpoint_size, hub_size
 from helpers.memory import GIB, Ledger, forecast_training, forecast_weights
 from helpers.pocket import WEIGHTS
-from helpers.pocket.evaluate import BUDGET
+from helpers.pocket.evaluate import BATCH, BUDGET
 
 
 @dataclass(frozen=True)
@@ -224,5 +224,6 @@ def _forecast(tier: Tier, gpu: bool) -> tuple[int, int]:
     """Bytes at the peak and of the adapters: of `tier.forecast`, or of an evaluation where that takes more."""
     ledger = tier.forecast(gpu)
     dtype = torch.bfloat16 if gpu else torch.float32
-    answering = forecast_weights(tier.size.config(), bits=4, dtype=dtype).total + ledger["adapters"] + BUDGET
+    batch = min(BUDGET, 4 * BATCH * tier.max_length * tier.size.vocab)  # its logits, at most
+    answering = forecast_weights(tier.size.config(), bits=4, dtype=dtype).total + ledger["adapters"] + batch
     return max(ledger.total, answering), ledger["adapters"]
