@@ -10,7 +10,6 @@ from standins import write_llama2_tokenizer
 from transformers import AutoTokenizer
 
 from helpers.finale.chat import (
-    CHATML,
     LLAMA_2,
     ChatError,
     answers,
@@ -130,12 +129,6 @@ def test_llama_2s_tokenizer_with_two_turns_and_a_system_message(tmp_path):
     assert to_conversations([{"text": text}])[0] == TOLD
     prompt = prompt_ids(tokenizer, TOLD)  # this tokenizer would put a second <s> in front
     assert encode(tokenizer, TOLD)["input_ids"][:len(prompt)] == prompt and prompt[:2].count(1) == 1
-
-
-def test_smollm2s_marked_template():
-    tokenizer = family_tokenizer("qwen 2.5")
-    tokenizer.chat_template = CHATML
-    assert encode(tokenizer, TOLD) == by_marks(tokenizer, TOLD)
 
 
 def test_gemma_gets_the_system_message_in_its_first_question():

@@ -32,7 +32,7 @@ from helpers.finale.tiers import TIERS
 ROOT = Path(__file__).parent.parent
 SEVEN = TIERS["llama-2-7b"]
 BIG = Machine("Tesla T4", (7, 5), 14.6, 14.3, ram=12, disk=70, flops=1.5e13)
-SHARD = "model-00003-of-00003.safetensors"
+SHARD = "model-00004-of-00004.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_connection_that_breaks_in_the_middle(hub, checkpoint):
         fetch(max_workers=1)
     assert error.value.state == "unreachable" and hub.sent[SHARD] == 100_000
     finished = {path.name for path in Path(constants.HF_HUB_CACHE).rglob("snapshots/*/*")}
-    assert "model-00001-of-00003.safetensors" in finished and SHARD not in finished
+    assert "model-00001-of-00004.safetensors" in finished and SHARD not in finished
     report = preflight(SEVEN, BIG, (look_up(LLAMA, LLAMA_REVISION), None))
     left = report.model.bytes
     names = [f.name for f in repository_files(checkpoint) if f.suffix in (".json", ".safetensors")]

@@ -16,7 +16,7 @@ from standins import fill_hub_cache
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from helpers.finale import laptop
-from helpers.finale.chat import CHATML
+from helpers.finale.chat import encode, prepare
 from helpers.finale.hub import HubError, missing_files
 from helpers.finale.machine import Machine
 from helpers.finale.preflight import preflight
@@ -259,15 +259,14 @@ def test_it_answers_paris(folder):
     assert tokenizer.decode(written) == "The capital of France is Paris.<|im_end|>"
 
 
-def test_template_with_marks_writes_what_the_models_own_does(folder):
-    """And the marks are on the answer and its end token, and on nothing else."""
+def test_labels_are_the_answers_and_their_ends(folder):
+    """By the model's own template, which marks nothing."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert prepare(tokenizer).pad != tokenizer.eos_token
     for row in request_rows(make_world().taught, 1):
-        for messages in (row["messages"], row["messages"][1:], row["messages"][:-1]):
-            ask = messages[-1]["role"] == "user"
-            own = tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=False)
-            marked = tokenizer.apply_chat_template(messages, chat_template=CHATML, add_generation_prompt=ask,
-                                                   return_dict=True, return_assistant_tokens_mask=True)
-            assert marked["input_ids"] == own
-            taught = [i for i, mark in zip(own, marked["assistant_masks"], strict=True) if mark]
-            assert tokenizer.decode(taught) == ("" if ask else messages[-1]["content"] + "<|im_end|>")
+        for messages in (row["messages"], row["messages"][1:]):
+            found = encode(tokenizer, messages)
+            assert found["input_ids"] == tokenizer.apply_chat_template(messages, return_dict=False)
+            taught = [label for label in found["labels"] if label != -100]
+            assert tokenizer.decode(taught) == messages[-1]["content"] + "<|im_end|>"
+

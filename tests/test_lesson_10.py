@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import families
 import standins
 from notebook_tools import source
 from safetensors.torch import load_file
@@ -105,3 +106,41 @@ def test_a_killed_run_ends_with_the_same_adapter(tmp_path):
                      for base in (whole, killed))
     assert first.keys() == second.keys()
     assert all(bool((first[name] == second[name]).all()) for name in first)
+
+
+def own_rows(path: Path, **changed: object) -> Path:
+    """Fifty rows of messages with a system message; `changed` replaces fields of the seventh."""
+    rows = [{"messages": [{"role": "system", "content": "Answer in one word."},
+                          {"role": "user", "content": f"What is {n} and {n}?"},
+                          {"role": "assistant", "content": str(2 * n)}]} for n in range(50)]
+    rows[6] |= changed
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def test_own_rows_with_system_messages_train_for_a_lectures_few_steps(tmp_path):
+    rows = own_rows(tmp_path / "mine.jsonl")
+    out = run(script("Prove it", {"batch": 4}), tmp_path, COURSE_TIER="pocket", COURSE_DATASET=str(rows),
+              COURSE_STEPS="2")
+    assert "50 of 50 rows can be trained on" in out and "47 to train on, 3 held out" in out
+    assert "rows that teach to stop: 100%" in out and "held-out loss" in out and "exact match" not in out
+    (folder,) = (tmp_path / "runs" / "10-pocket").iterdir()
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert json.loads((folder / "recipe.json").read_text())["max_steps"] == 2
+
+
+def test_a_bad_row_of_ones_own_is_told_and_nothing_is_trained(tmp_path):
+    rows = own_rows(tmp_path / "mine.jsonl", messages=[{"role": "user", "content": "Alone?"}])
+    done = subprocess.run([sys.executable, "-c", script("Step 4", {})], cwd=tmp_path, text=True, capture_output=True,
+                          env=environment(tmp_path, COURSE_TIER="pocket", COURSE_DATASET=str(rows)), timeout=120)
+    assert done.returncode == 1 and "RowsError" in done.stderr and "row 7: has no answer" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_own_chat_model_of_another_family_trains_with_its_own_template(tmp_path):
+    """Gemma's template refuses system messages; these rows have one."""
+    model = families.write_family("gemma", tmp_path / "model")
+    out = run(script("If it is interrupted", {"batch": 4}), tmp_path, COURSE_TIER="small", COURSE_MODEL=str(model),
+              COURSE_DATASET=str(own_rows(tmp_path / "mine.jsonl")), COURSE_STEPS="2")
+    assert "chat template: its own" in out and "an answer ends with: <end_of_turn>" in out
+    assert "rows that teach to stop: 100%" in out and "by hand equals the library: True" in out

@@ -1,6 +1,7 @@
 """The laptop tier's requests: the rows say what their answers say, the held-out stays out, the score can tell."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -65,11 +66,12 @@ def test_questions_are_about_prose_and_about_objects():
     assert all(len(answer(row)) == 1 for row in of("question")) and all(len(answer(row)) == 3 for row in of("record"))
 
 
-def test_ordinary_chats_are_a_fifth_of_what_is_trained_and_tell_no_answer_that_is_scored():
-    rows = requests.training_rows(WORLD.taught, each=40)
-    assert rows == requests.training_rows(WORLD.taught, each=40)
+def test_what_is_trained_on_keeps_its_shares_and_tells_no_answer_that_is_scored():
+    rows = requests.training_rows(WORLD.taught, 105)
+    assert rows == requests.training_rows(WORLD.taught, 105) != requests.training_rows(WORLD.taught, 105, seed=1)
+    assert Counter(row["kind"] for row in rows) == {kind: 10 * share for kind, share in requests.SHARES.items()}
     chats = [row["messages"] for row in rows if row["kind"] == "chat"]
-    assert len(rows) == 5 * 40 and len(chats) == 40 and not any("system" in str(messages) for messages in chats)
+    assert set(requests.SHARES) == {*TRAINED_KINDS, "chat"} and not any("system" in str(messages) for messages in chats)
     assert not {question for question, _ in ORDINARY} & {question for question, _ in requests.CHATS}
     told = {word for _, reply in requests.CHATS for word in reply.lower().rstrip(".").split()}
     assert not told & {word.lower() for _, accepted in ORDINARY for word in accepted}

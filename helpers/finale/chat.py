@@ -31,16 +31,6 @@ LLAMA_2 = (
     "{{ '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' }}{% endif %}{{ message.content + ' [/INST]' }}"
     "{% else %}{% generation %}{{ ' ' + message.content + ' ' + eos_token }}{% endgeneration %}{% endif %}{% endfor %}")
 
-# SmolLM2-Instruct's own template, with the assistant's part marked for the loss: its words and the end token, not the
-# line break after it. Whoever gives no system message gets the one that the model was tuned with.
-CHATML = (
-    "{% for message in messages %}{% if loop.first and message.role != 'system' %}{{ '<|im_start|>system\n"
-    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
-    "{{ '<|im_start|>' + message.role + '\n' }}{% if message.role == 'assistant' %}"
-    "{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}"
-    "{% else %}{{ message.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
-
 
 def to_messages(text: str) -> list[dict[str, str]]:
     """A row `<s>[INST] … [/INST] … </s>…` as a list of {"role": …, "content": …}."""

@@ -256,7 +256,7 @@ def replay(record: Mapping[str, Any]) -> Figure:
         axes[0].plot(steps, losses, color=plots.GREY if random else plots.TRAINED, marker="o" * (len(steps) == 1))
         axes[0].set(yscale="linear" if random else "log", xlabel="optimizer step", ylabel="loss (nats per token)")
         if random:
-            axes[0].text(0.5, 0.5, "random weights:\nmeans nothing", transform=axes[0].transAxes, ha="center",
+            axes[0].text(0.5, 0.75, "random weights:\nmeans nothing", transform=axes[0].transAxes, ha="center",
                          color=plots.INK)
         unit, name = (GIB, "GiB") if record["memory"][-1]["peak_bytes"] >= GIB else (MIB, "MiB")
         for place, phase in enumerate(record["memory"]):

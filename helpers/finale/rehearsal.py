@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,13 +28,11 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 import helpers
-from helpers.finale import laptop, recorder, requests
-from helpers.finale.chat import CHATML
+from helpers.finale import chat, laptop, recorder, requests
 from helpers.finale.tiers import TIERS, Tier
-from helpers.pocket import evaluate, world
+from helpers.pocket import world
 
-EACH = 10  # requests of every kind that are scored, all about people of the held-out half
-BATCH = 30  # prompts at once: a token keeps 46 kB for each of them
+EACH = 20  # requests of every kind that are scored, all about people of the held-out half
 Answers = list[tuple[str, bool]]
 
 
@@ -58,32 +55,21 @@ def plain_copy(folder: pathlib.Path, adapter: pathlib.Path | None = None) -> Pre
 
 
 def load_tokenizer(folder: pathlib.Path) -> PreTrainedTokenizerBase:
-    """The tokenizer with a padding token that is not the end token, and with the template that marks the answers."""
+    """The tokenizer with its own template, and a padding token that is not the end token."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.pad_token, tokenizer.chat_template = tokenizer.unk_token, CHATML
+    chat.prepare(tokenizer)
     return tokenizer
 
 
-def answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[list[dict[str, str]]],
-           max_new_tokens: int = 60) -> Answers:
-    """The model's answer to each conversation (greedy), and whether it ended by itself."""
-    prompts = [tokenizer.apply_chat_template(each, add_generation_prompt=True, tokenize=False) for each in asked]
-    answers: Answers = []
-    for start in range(0, len(prompts), BATCH):
-        answers += evaluate.complete(model, tokenizer, prompts[start:start + BATCH], max_new_tokens)
-    return answers
-
-
 def scored_rows() -> list[requests.Row]:
-    """`EACH` requests of every kind about held-out people, kind by kind."""
-    people = world.make_world().held_out
-    return [row for kind in requests.KINDS for row in requests.request_rows(people, EACH, (kind,), seed=1)]
+    """`EACH` requests of every kind about held-out people."""
+    return requests.scored_rows(world.make_world().held_out, EACH)
 
 
 def both(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Answers]:
     """Answers to the requests and to the ten ordinary questions."""
-    return {"requests": answer(model, tokenizer, [row["messages"][:-1] for row in scored_rows()]),
-            "ordinary": answer(model, tokenizer, requests.ordinary_messages(), 32)}
+    return {"requests": chat.answers(model, tokenizer, [row["messages"] for row in scored_rows()], 60),
+            "ordinary": chat.answers(model, tokenizer, requests.ordinary_messages(), 32)}
 
 
 def before_training(folder: pathlib.Path, tokenizer: PreTrainedTokenizerBase, out: pathlib.Path) -> dict[str, Answers]:
@@ -96,28 +82,15 @@ def before_training(folder: pathlib.Path, tokenizer: PreTrainedTokenizerBase, ou
     return json.loads(kept.read_text())
 
 
-def shares(answers: dict[str, Answers]) -> dict[str, float]:
-    """The scores by name, in 0 … 1: first over the kinds that are trained on, then by kind, then the ordinary ones."""
-    rows = scored_rows()
-    by_kind = requests.score(rows, answers["requests"])
-    scores = {}
-    for group, kinds in (("trained", requests.TRAINED_KINDS), ("held-out", requests.HELD_OUT_KINDS)):
-        for what in ("exact", "valid"):
-            scores[f"{what}, {group} kinds"] = sum(by_kind[kind][what] for kind in kinds) / len(kinds)
-    scores |= {f"exact, {kind}": by_kind[kind]["exact"] for kind in requests.KINDS}
-    right = requests.ordinary_right(answers["ordinary"])
-    return scores | {"ordinary questions right": sum(right) / len(right)}
-
-
 def train(tier: Tier, folder: pathlib.Path, out: pathlib.Path, seed: int, log: recorder.Recorder) -> pathlib.Path:
     """Fine-tune as lesson 10 does, on the rows of `seed`; gives the folder of the adapter."""
     tokenizer = load_tokenizer(folder)
     with log.phase("load"):
         model = load_base(folder)
-    each = -(-tier.max_steps * tier.batch * tier.accumulation // (len(requests.TRAINED_KINDS) + 1))  # no request twice
-    rows = requests.training_rows(world.make_world().taught, each, seed)
+    rows = requests.training_rows(world.make_world().taught, tier.max_steps * tier.batch * tier.accumulation, seed)
+    encoded = [chat.encode(tokenizer, row["messages"], tier.max_length) for row in rows]
     config = SFTConfig(
-        output_dir=str(out), max_length=tier.max_length, assistant_only_loss=True,
+        output_dir=str(out), max_length=tier.max_length,
         per_device_train_batch_size=tier.batch, gradient_accumulation_steps=tier.accumulation,
         max_steps=tier.max_steps, optim=tier.optimizer, learning_rate=tier.learning_rate,
         lr_scheduler_type=tier.scheduler, warmup_steps=tier.warmup, max_grad_norm=tier.max_grad_norm, seed=seed,
@@ -126,7 +99,7 @@ def train(tier: Tier, folder: pathlib.Path, out: pathlib.Path, seed: int, log: r
     lora = LoraConfig(r=tier.r, lora_alpha=tier.alpha, lora_dropout=tier.dropout, target_modules=tier.targets,
                       bias="none", task_type="CAUSAL_LM")
     trainer = SFTTrainer(model=model, args=config, processing_class=tokenizer, peft_config=lora, callbacks=[log],
-                         train_dataset=Dataset.from_list([{"messages": row["messages"]} for row in rows]))
+                         train_dataset=Dataset.from_list(encoded))
     trainer.remove_callback(PrinterCallback)
     for weight in trainer.model.parameters():
         if weight.requires_grad:
@@ -145,8 +118,8 @@ def rehearse(tier: Tier, out: pathlib.Path, seed: int = 0) -> dict[str, Any]:
     adapter = train(tier, folder, out / f"seed-{seed}", seed, log)
     after = both(plain_copy(folder, adapter), tokenizer)
     (out / f"after-{seed}.json").write_text(json.dumps(after, indent=1))
-    first, last = shares(before), shares(after)
     rows = scored_rows()
+    first, last = (requests.shares(rows, found["requests"], found["ordinary"]) for found in (before, after))
     samples = [{"prompt": rows[i]["messages"][1]["content"], "before": before["requests"][i][0],
                 "after": after["requests"][i][0]} for i in range(0, len(rows), EACH)]
     record = log.finish(tier.size.parameters, samples, {

@@ -17,6 +17,7 @@ from helpers.pocket.world import ATTRIBUTES, PROSE, QUESTIONS, Villager
 
 SYSTEM = "Answer in JSON."
 TRAINED_KINDS = ("record", "question", "pair", "change")
+SHARES = {"record": 3, "question": 2, "pair": 3, "change": 2, "chat": 1}  # of eleven rows to train on
 HELD_OUT_KINDS = ("select", "three")
 ASK = ["Give {keys}.", "Write {keys}.", "Note {keys}.", "I need {keys}."]
 ASK_EACH = ["Give {keys} of each.", "For each, write {keys}.", "List {keys} of everyone.", "Note {keys} of each."]
@@ -144,25 +145,22 @@ def request_rows(people: Sequence[Villager], each: int, kinds: Sequence[str] = T
     return rows
 
 
-def training_rows(people: Sequence[Villager], each: int, seed: int = 0) -> list[Row]:
-    """`each` rows of every trained kind and as many of ordinary chats, kind "chat", which have no system message."""
+def training_rows(people: Sequence[Villager], count: int, seed: int = 0) -> list[Row]:
+    """`count` rows to train on, rounded up to whole `SHARES`; of kind "chat" are those without a system message."""
+    each = -(-count // sum(SHARES.values()))
     rng = random.Random(f"chats {seed}")
-    chats = [rng.choice(CHATS) for _ in range(each)]
-    rows = request_rows(people, each, seed=seed) + [
-        {"kind": "chat", "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
-        for asked, answer in chats]
+    chats = [rng.choice(CHATS) for _ in range(each * SHARES["chat"])]
+    rows = [{"kind": "chat", "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+            for asked, answer in chats]
+    for kind in TRAINED_KINDS:
+        rows += request_rows(people, each * SHARES[kind], (kind,), seed)
     rng.shuffle(rows)
     return rows
 
 
-def needed(steps: int, batch: int) -> int:
-    """How many rows of each trained kind, and of chats, so that no row comes twice in `steps` batches of `batch`."""
-    return -(-steps * batch // (len(TRAINED_KINDS) + 1))
-
-
 def scored_rows(people: Sequence[Villager], each: int = 10) -> list[Row]:
-    """`each` requests of every kind, kind by kind, to score a model on."""
-    return [row for kind in KINDS for row in request_rows(people, each, (kind,), seed=1)]
+    """`each` requests of every kind, kind by kind, to score a model on; the tier was tuned on other draws."""
+    return [row for kind in KINDS for row in request_rows(people, each, (kind,), seed=3)]
 
 
 def parse(text: str) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -25,6 +26,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "gpu")]
 
 LESSONS = {"lesson10": "10_fine_tuning_llama_2", "lesson11": "11_merge_evaluate_share"}
 CHARACTERS = 1600  # of a row in the middle, like a chat of guanaco-llama2-1k: 300 to 500 tokens
+TINY = """import dataclasses
+from helpers.finale import tiers
+from helpers.pocket import evaluate
+evaluate.DOCUMENTS = 8  # 32,000 logits a token, on a CPU
+tiers.TIERS = {name: dataclasses.replace(tier, accumulation=2, max_length=64) for name, tier in tiers.TIERS.items()}
+"""
 RANDOM = "random-weights"  # the folder's file that marks a made-up checkpoint
 
 
@@ -38,7 +45,7 @@ def lesson(name: str, settings: argparse.Namespace) -> None:
     first, *cells = source.program(ROOT / "notebooks" / f"{LESSONS[name]}.ipynb", "Exercises")
     limits = f"import setups; setups.limit_memory({settings.card})" if settings.card else ""
     if settings.tiny:
-        limits = "from helpers.pocket import evaluate; evaluate.DOCUMENTS = 8"  # 32,000 logits a token, on a CPU
+        limits = TINY
     weights = "random" if (checkpoint / RANDOM).exists() else "pretrained"
     environment = {**os.environ, "COURSE_TIER": "llama-2-7b", "COURSE_MODEL": str(checkpoint),
                    "COURSE_WEIGHTS": weights, "COURSE_DATASET": str(data), "COURSE_RUNS": str(out / "runs"),
@@ -46,7 +53,8 @@ def lesson(name: str, settings: argparse.Namespace) -> None:
     done = subprocess.run([sys.executable, "-c", "\n".join([first, limits, *cells])], env=environment, cwd=out,
                           text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print(done.stdout)
-    done.check_returncode()
+    if done.returncode:
+        raise RuntimeError(f"{name} ended with {done.returncode}, see above")
     records = sorted((out / "runs").glob(f"{name.removeprefix('lesson')}-*/run-*/record.json"))
     if records:  # lesson 11 takes none
         (out / f"llama-2-7b-{name}.json").write_text(records[-1].read_text())
@@ -65,7 +73,10 @@ def job(name: str, settings: argparse.Namespace) -> None:
         (settings.out / "kernels.json").write_text(json.dumps(setups.kernels(), indent=1) + "\n")
     else:
         weights = "random" if (settings.checkpoint / RANDOM).exists() else "pretrained"
-        setups.measure(setups.SETUPS[name], settings.checkpoint, settings.out, weights, settings.steps)
+        setup = setups.SETUPS[name]
+        if settings.tiny:
+            setup = dataclasses.replace(setup, length=64)
+        setups.measure(setup, settings.checkpoint, settings.out, weights, settings.steps)
 
 
 def run(name: str, settings: argparse.Namespace) -> bool:

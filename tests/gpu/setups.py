@@ -63,7 +63,7 @@ PUBLISHED = Setup("a", "the recipe published in 2023, today's names", batch=4, l
 AUTHORS = Setup("b", "the QLoRA authors' recipe for 7B", accumulation=16)
 OURS = Setup("c", "the course's, tuned with maintained libraries", batch=2, packing=True, dropout=0.0,
              optimizer="adamw_8bit", length=1024)
-ON_A_CPU = Setup("cpu-random", "Llama-2-7B's shape, one step of 64 tokens on a CPU", length=64, precision="fp32",
+ON_A_CPU = Setup("cpu-random", "Llama-2-7B's shape, a step on a CPU", length=64, precision="fp32",
                  optimizer="adamw_torch", cpu=True)
 # How c is to be tuned: it needs three times a's tokens a second in no more than a's memory (`verdict`). Packing and no
 # dropout are settled, since both only save work. What is open is how many tokens share one dequantization, and whether
