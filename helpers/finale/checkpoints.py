@@ -59,3 +59,16 @@ def open_run(root: Path, recipe: dict) -> Run:
     folder.mkdir(parents=True)
     (folder / "recipe.json").write_text(text)
     return Run(folder, None)
+
+
+def newest_finished(root: Path, made_of: dict) -> Path | None:
+    """The folder of the newest finished run below `root` whose recipe holds all of `made_of`, or None."""
+    wanted = json.loads(json.dumps(made_of, default=str))
+    for adapter in sorted(root.glob("run-*/adapter"), key=lambda path: (len(path.parent.name), path), reverse=True):
+        try:
+            recipe = json.loads((adapter.parent / "recipe.json").read_text())
+        except (OSError, ValueError):  # not of this course's making
+            continue
+        if wanted.items() <= recipe.items():
+            return adapter.parent
+    return None
