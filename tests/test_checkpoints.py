@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.finale.checkpoints import Run, newest_complete_checkpoint, open_run
+from helpers.finale.checkpoints import Run, newest_complete_checkpoint, newest_finished, open_run
 
 
 def checkpoint(run: Run, step: int, state: str | None = '{"global_step": 4}') -> None:
@@ -61,3 +61,14 @@ def test_the_newest_is_the_highest_step(tmp_path, names, newest):
         (tmp_path / name).mkdir()
         (tmp_path / name / "trainer_state.json").write_text("{}")
     assert newest_complete_checkpoint(tmp_path) == (tmp_path / newest if newest else None)
+
+
+def test_the_newest_finished_run_of_a_recipe_is_found(tmp_path):
+    assert newest_finished(tmp_path, {}) is None
+    for r in (8, 8, 16, 8):
+        run = open_run(tmp_path, {"r": r, "model": "a"})
+        if r == 8 and run.folder.name != "run-004":
+            run.adapter.mkdir()
+    assert newest_finished(tmp_path, {"r": 8}) == tmp_path / "run-002"
+    assert newest_finished(tmp_path, {"r": 16}) is None  # not finished
+    assert newest_finished(tmp_path, {"r": 8, "data": None}) is None  # the recipe does not say
