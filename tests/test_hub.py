@@ -311,19 +311,16 @@ import os
 from datasets import load_dataset
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from helpers.finale.hub import DATASET_FILES, MODEL_FILES, hub_errors
+from helpers.finale.hub import MODEL_FILES, hub_errors
 from helpers.finale.machine import Machine
 from helpers.finale.preflight import preflight
-from helpers.finale.rows import load_arguments
+from helpers.finale.rows import read
 from helpers.finale.tiers import choose_tier
 tier = choose_tier(); report = preflight(tier, Machine(ram=8, disk=9)); report.raise_if_not_ok()
 with hub_errors():
     model_path = report.model.folder or snapshot_download(tier.model, revision=tier.revision,
                                                           allow_patterns=MODEL_FILES)
-    data_path = report.dataset.folder or snapshot_download(tier.dataset, repo_type="dataset",
-                                                           revision=report.dataset.revision,
-                                                           allow_patterns=DATASET_FILES)
-rows = load_dataset(**load_arguments(data_path), split="train")
+rows = read(report.dataset)
 assert len(rows) == 20 and len(load_dataset(tier.dataset, split="train")) == 20
 model = AutoModelForCausalLM.from_pretrained(model_path)
 by_name = AutoModelForCausalLM.from_pretrained(tier.model, revision=tier.revision)

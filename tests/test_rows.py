@@ -15,7 +15,7 @@ from helpers.finale.chat import encode, first_question, prepare
 from helpers.finale.conversations import Conversations, split, to_conversations
 from helpers.finale.hub import HubError, look_up
 from helpers.finale.look import look
-from helpers.finale.rows import RowsError, load_arguments, read
+from helpers.finale.rows import RowsError, read
 
 ASKED = [{"role": "user", "content": "Who is there?"}, {"role": "assistant", "content": "A baker."}]
 TOLD = [{"role": "system", "content": "One word."}, *ASKED]
@@ -114,11 +114,6 @@ def test_files_that_cannot_be_read(name, content, said, tmp_path):
 def test_unknown_columns_are_named(rows, said):
     with pytest.raises(RowsError, match=said):
         to_conversations(rows)
-
-
-def test_arguments_for_load_dataset(tmp_path):
-    assert load_arguments(tmp_path) == {"path": str(tmp_path)}
-    assert load_arguments(tmp_path / "a.csv") == {"path": str(tmp_path), "data_files": "a.csv"}
 
 
 # ---- good and bad rows

@@ -16,7 +16,7 @@ from helpers.finale import machine as module
 from helpers.finale.hub import HubError, Source
 from helpers.finale.machine import Machine, machine
 from helpers.finale.preflight import PreflightError, preflight
-from helpers.finale.rows import load_arguments
+from helpers.finale.rows import read
 from helpers.finale.sizes import COUNTED, checkpoint_size
 from helpers.finale.tiers import TIERS, choose_tier
 from helpers.memory import lora_weights
@@ -74,10 +74,7 @@ def test_local_model_and_dataset(monkeypatch, checkpoint, tmp_path):
     assert tier.size == checkpoint_size(checkpoint)
     report = preflight(tier, LAPTOP)  # two layers train on a laptop's CPU: by arithmetic, not by an exception to it
     assert report.ok and report.model.folder == checkpoint and report.dataset.folder == rows
-    from datasets import load_dataset
-    loaded = load_dataset(**load_arguments(rows), split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded["text"][0].startswith("<s>")
-    assert load_arguments(tmp_path) == {"path": str(tmp_path)}
+    assert read(report.dataset)[0]["text"].startswith("<s>")
 
 
 @pytest.mark.parametrize("variable", ["COURSE_MODEL", "COURSE_DATASET"])

@@ -45,12 +45,6 @@ def read(source: str | Path | Source) -> list[Any]:
     return rows
 
 
-def load_arguments(path: str | Path) -> dict[str, str]:
-    """The arguments with which `datasets.load_dataset` reads a local folder, or one local file, of rows."""
-    path = Path(path)
-    return {"path": str(path)} if path.is_dir() else {"path": str(path.parent), "data_files": path.name}
-
-
 def _fetch(found: Source) -> Path:
     from huggingface_hub import snapshot_download
 
