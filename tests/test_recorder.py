@@ -98,11 +98,11 @@ def test_on_a_cpu_a_peak_between_two_logs_is_seen():
         torch.ones(40_000_000)
         with recorder.highest_in_memory() as highest:
             held = torch.ones(40_000_000)  # 160 MB
-            time.sleep(0.3)
+            time.sleep(0.6)
             del held
         assert highest()[0] <= highest()[1]
     phase = taker.memory[0]
-    assert phase["peak_bytes"] > phase["before_bytes"] + 120_000_000 > phase["held_bytes"]
+    assert phase["peak_bytes"] > phase["held_bytes"] + 100_000_000  # what was held before may have been given back
     assert phase["resident_bytes"] >= phase["peak_bytes"] and phase["seconds"] >= 0.3
 
 
