@@ -2,6 +2,7 @@
 
 import copy
 import json
+import mmap
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -97,9 +98,10 @@ def test_on_a_cpu_a_peak_between_two_logs_is_seen():
     with taker.phase("load"):
         torch.ones(40_000_000)
         with recorder.highest_in_memory() as highest:
-            held = torch.ones(40_000_000)  # 160 MB
+            held = mmap.mmap(-1, 160_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # not what was freed before
+            held.write(bytes(160_000_000))
             time.sleep(0.6)
-            del held
+            held.close()
         assert highest()[0] <= highest()[1]
     phase = taker.memory[0]
     assert phase["peak_bytes"] > phase["held_bytes"] + 100_000_000  # what was held before may have been given back
