@@ -9,17 +9,16 @@ from __future__ import annotations
 import ast
 
 from helpers.exercises.engine import Exercise
-from helpers.exercises.registry import source
 
 
 def prompt_markdown(exercise: Exercise) -> str:
     """The markdown cell: a heading with stars and minutes, then the prompt."""
-    return f"### {'★' * exercise.stars} {exercise.title} · {exercise.minutes} min\n\n{exercise.prompt.strip()}"
+    return f"### {exercise.head}\n\n{exercise.prompt.strip()}"
 
 
 def stub(exercise: Exercise) -> str:
     """The stub cell: imports, signature and docstring of the solution, with `...` as body."""
-    lines = source(exercise).splitlines()
+    lines = exercise.source.splitlines()
     function = next(n for n in ast.parse("\n".join(lines)).body if isinstance(n, ast.FunctionDef))
     documented = function.body[0]  # the docstring: tests demand one
     return "\n".join([*lines[:documented.end_lineno], "    ..."])

@@ -1,30 +1,55 @@
-"""How an answer is compared with the one expected, and how values are written out for a reader."""
+"""How an answer is compared with the one expected, and how the two are written out for a reader."""
 
 from __future__ import annotations
 
 import copy
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import torch
 
-LONGEST = 400  # characters of a value that are shown
+LONGEST = 300  # characters of a value that are shown
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxlist, _repr.maxtuple, _repr.maxdict, _repr.maxset = 6, 40, 40, 20, 20
+_repr.maxstring = _repr.maxother = LONGEST
 
 
-def show(value: Any) -> str:
+def number(value: Any, hexadecimal: int = 0, digits: int = 7) -> str:
+    """One number, string or truth value: floats to 7 significant digits, integers in hex where that many digits say."""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if isinstance(value, Integral):
+        return f"0x{int(value):0{hexadecimal}x}" if hexadecimal and value >= 0 else str(int(value))
+    if isinstance(value, Real):
+        return f"{float(value):.{digits}g}"
+    return _repr.repr(value)
+
+
+def show(value: Any, hexadecimal: int = 0) -> str:
     """One line for `value`: short, and the same in every run."""
     if isinstance(value, torch.Tensor):
-        if value.numel() <= 12:
-            return f"{value.tolist()} ({describe(value)})"
-        return describe(value)
+        if value.numel() > 12:
+            return describe(value)
+        return f"{show(value.tolist(), hexadecimal)} ({describe(value)})"
     if isinstance(value, torch.nn.Module):
         return f"a {type(value).__name__}"
     if isinstance(value, PurePath):  # where a folder lies differs from run to run
         return f"…/{value.name}"
-    text = repr(value)
+    if isinstance(value, list | tuple) and len(value) <= 40:
+        inner = ", ".join(show(part, hexadecimal) for part in value)
+        text = f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
+    elif isinstance(value, Mapping) and len(value) <= 20:
+        text = "{" + ", ".join(f"{key!r}: {show(part, hexadecimal)}" for key, part in value.items()) + "}"
+    else:
+        text = number(value, hexadecimal)
+    if " at 0x" in text:
+        return describe(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + " …"
 
 
@@ -36,51 +61,128 @@ def describe(value: Any) -> str:
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     name = "Path" if isinstance(value, PurePath) else type(value).__name__
     article = "an" if name[0] in "aeiouAEIOU" else "a"
-    return f"{article} {name} of {len(value)}" if isinstance(value, list | tuple | dict) else f"{article} {name}"
+    return f"{article} {name} of {len(value)}" if isinstance(value, list | tuple | dict | set) else f"{article} {name}"
 
 
-def wrong_kind(got: Any, expected: Any) -> str | None:
-    """Why `got` is not even the kind of thing expected (type, dtype, shape), or None if it is."""
+def same_kind(got: Any, expected: Any) -> bool:
+    """Whether `got` is the kind of thing expected: type, dtype and shape. Lists pass for tuples, NumPy's scalars for
+    Python's; how long a list is counts as a question of value."""
     if isinstance(expected, torch.Tensor):
-        same = isinstance(got, torch.Tensor) and got.dtype == expected.dtype and got.shape == expected.shape
-    elif isinstance(expected, bool) or isinstance(got, bool):
-        same = isinstance(expected, bool) and isinstance(got, bool)
-    elif isinstance(expected, Integral):
-        same = isinstance(got, Integral)
-    elif isinstance(expected, Real):
-        same = isinstance(got, Real)
-    elif expected is None or got is None:  # whether there is an answer at all is a question of value, not of kind
-        same = True
-    else:
-        same = isinstance(got, type(expected))
-    if same:
-        return None
-    came, wanted = describe(got), describe(expected)
-    return f"{came} came, {wanted} was expected." if came != wanted else None
+        return isinstance(got, torch.Tensor) and got.dtype == expected.dtype and got.shape == expected.shape
+    if isinstance(expected, bool) or isinstance(got, bool | np.bool_):
+        return isinstance(expected, bool) and isinstance(got, bool | np.bool_)
+    for kind in (Integral, Real, list | tuple, Mapping):
+        if isinstance(expected, kind):
+            return isinstance(got, kind)
+    if expected is None or got is None:  # whether there is an answer at all is a question of value, not of kind
+        return True
+    return isinstance(got, type(expected))
 
 
 def equal(got: Any, expected: Any, tolerance: float = 0.0) -> bool:
-    """Equal in kind and value, at every depth. `tolerance` is relative and applies to floats; NaN equals NaN."""
-    if wrong_kind(got, expected):
+    """Equal in kind and value, at every depth. `tolerance` applies to floats, relative to the largest number beside
+    it in its tensor, so that sums which cancel may differ by rounding; NaN equals NaN."""
+    if not same_kind(got, expected):
         return False
     if isinstance(expected, torch.Tensor):
-        return torch.allclose(got, expected, rtol=tolerance, atol=0.0, equal_nan=True)
+        return not bool(unequal(got, expected, tolerance).any())
     if isinstance(expected, Real) and not isinstance(expected, Integral):
-        both_nan = isinstance(got, Real) and math.isnan(got) and math.isnan(expected)
-        return both_nan or (isinstance(got, Real) and math.isclose(got, expected, rel_tol=tolerance))
+        got = float(got)
+        return math.isnan(got) and math.isnan(expected) or math.isclose(got, expected, rel_tol=tolerance)
     if isinstance(expected, Mapping):
-        return isinstance(got, Mapping) and got.keys() == expected.keys() and all(
-            equal(got[key], expected[key], tolerance) for key in expected)
+        return got.keys() == expected.keys() and all(equal(got[key], expected[key], tolerance) for key in expected)
     if isinstance(expected, list | tuple):
-        return isinstance(got, list | tuple) and len(got) == len(expected) and all(
-            equal(a, b, tolerance) for a, b in zip(got, expected, strict=True))
+        return len(got) == len(expected) and all(equal(a, b, tolerance) for a, b in zip(got, expected, strict=True))
     if isinstance(expected, torch.nn.Module):
         a, b = got.state_dict(), expected.state_dict()
         trained = [p.requires_grad for p in got.parameters()] == [p.requires_grad for p in expected.parameters()]
-        return trained and a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in b)
+        return trained and a.keys() == b.keys() and all(equal(a[name], b[name], tolerance) for name in b)
     if type(expected).__eq__ is object.__eq__ and hasattr(expected, "__dict__"):  # would compare by identity
         return equal(vars(got), vars(expected), tolerance)
-    return bool(got == expected)
+    try:
+        return bool(got == expected)
+    except Exception:  # an answer whose == raises is not the one expected
+        return False
+
+
+def unequal(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 0.0) -> torch.Tensor:
+    """Where two tensors of one shape differ: bool, in their shape. See `equal` for the tolerance."""
+    if not expected.dtype.is_floating_point:
+        return got != expected
+    a, b = got.detach().double(), expected.detach().double()
+    finite = b[b.isfinite()].abs()
+    room = tolerance * (b.abs() + 0.1 * (finite.max() if finite.numel() else 0.0))
+    wrong = (a - b).abs() > torch.where(b.isfinite(), room, 0.0)
+    return torch.where(a.isfinite() & b.isfinite(), wrong, ~((a == b) | (a.isnan() & b.isnan())))
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Where two answers of one kind differ: how many of how many, the first place with both values, the largest error
+    (None where it is no number)."""
+
+    count: int
+    total: int
+    where: str
+    came: Any
+    wanted: Any
+    largest: float | None
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The single values in nested lists, tuples and mappings, with their place: "[0]['name']"."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from leaves(part, f"{path}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from leaves(part, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def differences(got: Any, expected: Any, tolerance: float = 0.0) -> Differences | None:
+    """Where the answers differ, or None where they do not have the same parts."""
+    ours, theirs = list(leaves(got)), list(leaves(expected))
+    if [path for path, _ in ours] != [path for path, _ in theirs]:
+        return None
+    count = total = 0
+    first, largest = None, None
+    for (path, a), (_, b) in zip(ours, theirs, strict=True):
+        if not same_kind(a, b):
+            return None
+        if isinstance(b, torch.Tensor):
+            wrong = unequal(a, b, tolerance)
+            total, count = total + b.numel(), count + int(wrong.sum())
+            if wrong.any():
+                index = tuple(wrong.nonzero()[0].tolist())
+                first = first or (path + (f"[{', '.join(map(str, index))}]" if index else ""), a[index].item(),
+                                  b[index].item())
+                error = (a.double() - b.double()).abs()[wrong]
+                error = error[error.isfinite()]
+                largest = max(largest or 0.0, error.max().item()) if error.numel() else largest
+            continue
+        total += 1
+        if not equal(a, b, tolerance):
+            count, first = count + 1, first or (path, a, b)
+            if isinstance(b, Real) and not isinstance(b, bool) and math.isfinite(a) and math.isfinite(b):
+                largest = max(largest or 0.0, abs(float(a) - float(b)))
+    return None if first is None else Differences(count, total, *first, largest)
+
+
+def rows(got: Any, expected: Any, tolerance: float, hexadecimal: int = 0) -> tuple[tuple[str, str], ...]:
+    """The lines of a card that set an answer beside the one expected; no two of them alike."""
+    came, wanted = show(got, hexadecimal), show(expected, hexadecimal)
+    found = differences(got, expected, tolerance)
+    lines = [] if came == wanted else [("came", came), ("expected", wanted)]
+    if found and (found.total > 1 or not lines):
+        a, b = (number(v, hexadecimal) for v in (found.came, found.wanted))
+        if a == b:
+            a, b = (number(v, hexadecimal, 17) for v in (found.came, found.wanted))
+        error = "" if found.largest is None or hexadecimal else f"; largest error {found.largest:.3g}"
+        place = f"first at {found.where}: " if found.where else ""
+        lines.append(("differ", f"{found.count:,} of {found.total:,}; {place}{a} came, {b} expected{error}"))
+    return tuple(lines) or (("came", came),)
 
 
 def mutable_parts(value: Any) -> Iterator[Any]:

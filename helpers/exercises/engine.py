@@ -1,45 +1,54 @@
 """The exercise engine: what an exercise is, and how an attempt is judged.
 
-`examine(exercise, function)` runs the exercise's cases in order and answers with a `Verdict` about the first thing that
-is wrong. Each case compares with the reference solution. A wrong answer that the case knows (`likely`) earns that
-error's own diagnosis; any other wrong answer earns the case's general one. Nothing here raises from a student's code.
+`examine(exercise, function)` compares the function with the reference solution on the exercise's cases and on random
+inputs, and answers with a `Verdict` about the first input where it is wrong. What it says there is the first of:
+
+1. a registered mistake which gives that same wrong answer, here and on most other inputs (`Mistake`);
+2. a property that the answer violates, found by comparing (ladder.py, places.py) and by asking more (probes.py);
+3. what is special about the input (`Case.about`), with the first difference.
+
+A recipe is never among it: that is what `hint` is for. Nothing raises from a student's code (running.py).
 """
 
 from __future__ import annotations
 
+import ast
 import dis
 import inspect
+import random
+import re
+import sys
+import textwrap
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from helpers.exercises.compare import aliases, copied, equal, show, wrong_kind
+from helpers.exercises import ladder, places, probes
+from helpers.exercises.compare import aliases, copied, equal, rows, show
 from helpers.exercises.display import Card
+from helpers.exercises.running import SECONDS, Outcome, Stopped, call, explain
 
 STATUSES = {
     "unattempted": "○", "correct": "✓", "wrong": "✗", "kind": "✗", "error": "✗", "mutated": "✗", "aliased": "✗",
     "signature": "✗", "unknown": "?",
 }
+DRAWS = 6  # random inputs to an exercise that can draw them
 
 
 @dataclass(frozen=True)
 class Case:
-    """One input. `diagnosis` names the hint for a wrong answer here; `likely` maps a diagnosis to the wrong value that
-    gives the error away, or to a predicate of the answer.
+    """One input: `args`, a tuple or a function returning a context manager that yields one (a folder, a model).
 
-    `args` is a tuple, or a function returning a context manager that yields one (a folder on disk, a model). `shown`
-    replaces the printed input where that would be long or differ from run to run. `tolerance` is relative. `raises`
-    names the hint for an exception here, where that has one likely cause.
+    `about` says what this input has that those before it had not: "a row without an answer". `shown` replaces the
+    printed input where that would be long or differ from run to run.
     """
 
     args: tuple | Callable[[], Any]
-    diagnosis: str
-    likely: Mapping[str, Any] = field(default_factory=dict)
+    about: str = ""
     shown: str = ""
-    tolerance: float = 0.0
-    raises: str = ""
 
     @contextmanager
     def arguments(self) -> Iterator[tuple]:
@@ -50,94 +59,283 @@ class Case:
             yield copied(self.args)
 
 
-@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer, written once: what to say to whoever gives it, and how it is made.
+
+    Each of `how` is a function; or pairs (old, new, old, new, …) to be replaced in the solution's source, where each
+    `old` must occur; or, with no `how` at all, the code block of the prompt. Several are faces of one mistake. `sign` is
+    a predicate of the answer for a mistake with more faces than can be listed: it counts where no other mistake fits.
+    """
+
+    def __init__(self, says: str, *how: Callable[..., Any] | tuple[str, ...],
+                 sign: Callable[[Any], bool] | None = None) -> None:
+        self.says, self.how, self.sign = says, how, sign
+
+
+@dataclass(frozen=True, eq=False)
 class Exercise:
     """An exercise; its name, signature and stub are those of `solution`.
 
-    `stars` 1 to 3; `minutes` an honest guess; `prompt` markdown; `hints` from a nudge to nearly the answer;
-    `diagnoses` diagnosis id -> what to tell the student; `wrong` known wrong answers as (function, diagnosis id);
-    `published` the diagnosis that the code block in the prompt of a *spot the bug* must earn; `moral` is shown when
-    solved; `imports` what the solution needs at the head of its cell.
+    `head` is "★★ Title · 8 min"; `prompt` markdown; `cases` tuples of arguments, or `Case`s, from the plain to the
+    special; `hints` from a nudge to nearly the answer; `moral` is shown when solved. `draw` makes one more input from a
+    `random.Random`; equal seeds make equal inputs. `tolerance` is relative, for floats (see `compare.equal`); `close`
+    replaces the comparison where two right answers may differ: (got, expected) -> bool. `hexadecimal` is the number of
+    hex digits in which integers are shown, 0 for decimal.
     """
 
     lesson: int
-    title: str
-    stars: int
-    minutes: int
-    prompt: str
     solution: Callable[..., Any]
-    cases: tuple[Case, ...]
+    head: str
+    prompt: str
+    cases: tuple[Case | tuple, ...]
     hints: tuple[str, ...]
-    diagnoses: Mapping[str, str]
-    wrong: tuple[tuple[Callable[..., Any], str], ...]
-    moral: str = ""
-    imports: str = ""
-    published: str = ""
+    mistakes: tuple[Mistake, ...]
+    moral: str
+    draw: Callable[[random.Random], tuple] | None = None
+    tolerance: float = 1e-6
+    close: Callable[[Any, Any], bool] | None = None
+    hexadecimal: int = 0
+    seconds: float = SECONDS
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"★{1,3} .+ · \d+ min", self.head):
+            raise ValueError(f"head {self.head!r}: write it as '★★ Title · 8 min'")
 
     @property
     def name(self) -> str:
         return self.solution.__name__
 
+    @property
+    def stars(self) -> int:
+        return self.head.count("★")
+
+    @property
+    def minutes(self) -> int:
+        return int(self.head.split()[-2])
+
+    @property
+    def published(self) -> str | None:
+        """The code block of a *spot the bug*, or None."""
+        found = re.search(r"```python\n(.*?)```", self.prompt, re.DOTALL)
+        return found[1] if found else None
+
+    @property
+    def source(self) -> str:
+        """The solution's source as it would stand in a notebook's cell, with the imports that it uses on top."""
+        code = textwrap.dedent(inspect.getsource(self.solution)).rstrip() + "\n"
+        names = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+        standard, others = [], []
+        for node in ast.parse(inspect.getsource(inspect.getmodule(self.solution))).body:
+            if isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "module", "") != "__future__":
+                used = [a for a in node.names if (a.asname or a.name).split(".")[0] in names]
+                if used:
+                    node.names = used
+                    root = (getattr(node, "module", None) or used[0].name).split(".")[0]
+                    (standard if root in sys.stdlib_module_names else others).append(ast.unparse(node))
+        head = "\n\n".join("\n".join(part) for part in (standard, others) if part)
+        return f"{head}\n\n\n{code}" if head else code
+
+    def inputs(self) -> list[Case]:
+        """The fixed cases, then the random ones: the same in every run."""
+        fixed = [case if isinstance(case, Case) else Case(case) for case in self.cases]
+        return fixed + [Case(self.draw(random.Random(f"{self.name} {n}"))) for n in range(DRAWS if self.draw else 0)]
+
+    def faces(self, mistake: Mistake) -> tuple[Callable[..., Any], ...]:
+        """The functions that make this mistake."""
+        return tuple(_built(self, how) for how in mistake.how or (() if mistake.sign else (None,)))
+
+    def agree(self, got: Any, expected: Any, tolerance: float | None = None) -> bool:
+        """Whether an answer counts as the expected one."""
+        if self.close is not None and tolerance is None:
+            try:
+                return bool(self.close(got, expected))
+            except Exception:  # an answer that cannot be compared in this way
+                return False
+        return equal(got, expected, self.tolerance if tolerance is None else tolerance)
+
+
+@cache
+def _built(exercise: Exercise, how: Callable[..., Any] | tuple[str, ...] | None) -> Callable[..., Any]:
+    if callable(how):
+        return how
+    if how is None:
+        text = exercise.published
+    else:
+        text = textwrap.dedent(inspect.getsource(exercise.solution))
+        for old, new in zip(how[::2], how[1::2], strict=True):
+            if old not in text:
+                raise ValueError(f"{exercise.name}: {old!r} does not occur in the solution")
+            text = text.replace(old, new)
+    space = dict(vars(inspect.getmodule(exercise.solution)))
+    exec(text, space)
+    return space[exercise.name]
+
 
 @dataclass(frozen=True, repr=False)
 class Verdict(Card):
-    """A card that also says, for programs, what was judged: `status` (a key of STATUSES) and `diagnosis` (or None)."""
+    """A card that also says, for programs, what was judged: `status` (a key of STATUSES), and how the diagnosis was
+    found: "mistake", the name of a rung, "about" or None. `index` is the registered mistake's."""
 
     name: str = ""
     status: str = "unknown"
-    diagnosis: str | None = None
+    rung: str | None = None
+    index: int | None = None
 
 
 def examine(exercise: Exercise, function: Callable[..., Any]) -> Verdict:
     """Judge `function` as an answer to `exercise`. Never raises from the student's code."""
 
-    def verdict(status: str, text: str, details: tuple = (), diagnosis: str | None = None) -> Verdict:
+    def verdict(status: str, text: str, details: tuple = (), rung: str | None = None, index: int | None = None) -> Verdict:
         state = {"correct": "correct.", "unattempted": "not attempted yet."}.get(status, "not yet.")
-        return Verdict(STATUSES[status], f"{exercise.name}: {state}", text, details, exercise.name, status, diagnosis)
+        return Verdict(STATUSES[status], f"{exercise.name}: {state}", text, details, exercise.name, status, rung, index)
 
     if is_stub(function):
         return verdict("unattempted", "Replace the `...` in its body, run that cell, then this one.")
-    expected_signature, signature = inspect.signature(exercise.solution), inspect.signature(function)
+    expected_signature = inspect.signature(exercise.solution)
     try:
+        signature = inspect.signature(function)
         signature.bind(*expected_signature.parameters)
+    except ValueError:  # a builtin without a signature
+        pass
     except TypeError:
         wanted, taken = _names(expected_signature), _names(signature)
         return verdict("signature", f"It is called with `{wanted}`, but takes `{taken}`.")
 
-    for case in exercise.cases:
+    for number, case in enumerate(exercise.inputs()):
         with case.arguments() as args:
             expected = exercise.solution(*copied(args))
-            before, shown = copied(args), _inputs(expected_signature, args, case)
-            try:
-                got = function(*args)
-            except NotImplementedError:
+            before, shown = copied(args), _input(exercise, args, case)
+            outcome = call(function, args, exercise.seconds)
+            got, error = outcome.value, outcome.error
+            if isinstance(error, NotImplementedError):
                 return verdict("unattempted", "It still raises NotImplementedError.")
-            except Exception as error:  # the student's own error: reported, never raised
-                if "ellipsis" in str(error).casefold():
-                    return verdict("unattempted", "A `...` is still in its body.")
-                came = (("raised", f"{type(error).__name__}: {error}"), *_line(error, function))
-                advice = f"It raised an exception. {exercise.diagnoses.get(case.raises, '')}".rstrip()
-                return verdict("error", advice, (*shown, *came, ("expected", show(expected))), case.raises or None)
-            if got is ...:
+            if got is ... or error is not None and "ellipsis" in str(error).casefold():
                 return verdict("unattempted", "A `...` is still in its body.")
-            if not equal(args, before):
+            if error is None and not equal(args, before):
                 return verdict("mutated", "It changes its input: work on a copy, the caller still needs the original.",
-                               (*shown, ("afterwards", _inputs(expected_signature, args, case)[0][1])))
-            details = (*shown, ("came", show(got)), ("expected", show(expected)))
-            if equal(got, expected, case.tolerance):
+                               (*shown, ("afterwards", _input(exercise, args, case)[0][1])))
+            if error is None and exercise.agree(got, expected):
                 if any(aliases(got, arg) for arg in args):
                     return verdict("aliased", "The value is right, but it shares memory with the input: a later change "
-                                   "to one changes the other. Return a new object.", details)
+                                   "to one changes the other. Return a new object.", shown)
                 continue
-            for diagnosis, sign in case.likely.items():
-                if _matches(sign, got):
-                    return verdict("wrong", exercise.diagnoses[diagnosis], details, diagnosis)
-            if got is None and expected is not None and _never_returns(function):
-                return verdict("kind", "It returned None. Is a `return` missing?", details)
-            if reason := wrong_kind(got, expected):
-                return verdict("kind", reason[0].upper() + reason[1:], details)
-            return verdict("wrong", exercise.diagnoses[case.diagnosis], details, case.diagnosis)
+            if error is not None:
+                came = () if isinstance(error, Stopped) else (("raised", f"{type(error).__name__}: {error}"[:300]),)
+                details = (*shown, *came, *_line(error, function), ("expected", show(expected, exercise.hexadecimal)))
+            else:
+                details = (*shown, *rows(got, expected, exercise.tolerance, exercise.hexadecimal))
+            status = "error" if error is not None else "wrong"
+            found = diagnose(exercise, function, number, before, outcome, expected)
+            return verdict("kind" if found[1] == "kind" else status, found[0], details, *found[1:])
     return verdict("correct", exercise.moral)
+
+
+def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args: tuple, outcome: Outcome,
+             expected: Any) -> tuple[str, str | None, int | None]:
+    """(text, rung, index of the registered mistake) for an answer that is wrong on input `number`."""
+    if isinstance(outcome.error, Stopped):
+        return explain(outcome.error), "stopped", None
+    case = exercise.inputs()[number]
+    context = f"{'Right before, wrong here' if number else 'Wrong here'}: {case.about}. " if case.about else ""
+    share, index = _registered(exercise, function, number, args, outcome)
+    if index is not None and share >= 0.5:
+        return exercise.mistakes[index].says, "mistake", index
+    if outcome.error is not None:
+        return context + explain(outcome.error), "raised", None
+    got, names = outcome.value, list(inspect.signature(exercise.solution).parameters)
+    named = list(zip(names, args, strict=False))
+    found = ladder.inside(got, expected, _quantities(named))
+    if found and found[0] in ("kind", "finite"):
+        return context + found[1], *found[:1], None
+    others = [c.args for c in exercise.inputs() if not callable(c.args)]
+    if not callable(case.args):
+        unused = probes.ignored(function, exercise.solution, args, others, exercise.tolerance)
+        like = probes.as_if(got, exercise.solution, args, others, exercise.tolerance)
+        if unused:
+            answer = f" It answers {like}." if like and f"`{unused}`" in like else ""
+            return f"{context}`{unused}` has no effect: the answer stays the same when it changes.{answer}", "ignored", None
+        if like and (not found or found[0] in ("precision", "straight", "form", "offset", "rounding", "clipped", "part")):
+            return f"{context}It answers {like}.", "as if", None
+    if found:
+        return context + found[1], found[0], None
+    where = places.common(got, expected, named, exercise.tolerance)
+    if where:
+        return context + where, "places", None
+    if index is not None:
+        return exercise.mistakes[index].says, "mistake", index
+    for mistake_index, mistake in enumerate(exercise.mistakes):
+        if mistake.sign is not None and _holds(mistake.sign, got):
+            return mistake.says, "mistake", mistake_index
+    spread = _across(exercise, function)
+    if spread:
+        return spread, "across", None
+    return context.strip() or "The answer differs from the one expected.", "about" if context else None, None
+
+
+def _registered(exercise: Exercise, function: Callable[..., Any], number: int, args: tuple,
+                outcome: Outcome) -> tuple[float, int | None]:
+    """(share of the inputs on which it agrees, index) of the registered mistake that answers as the function does."""
+    alike = [(index, face) for index, mistake in enumerate(exercise.mistakes) for face in exercise.faces(mistake)
+             if _same(exercise, outcome, call(face, copied(args), exercise.seconds))]
+    best: tuple[float, int | None] = (0.0, None)
+    for index, face in alike:
+        agreed = tried = 0
+        for case in exercise.inputs():
+            with case.arguments() as inputs:
+                right = Outcome(exercise.solution(*copied(inputs)))
+                ours = call(function, copied(inputs), exercise.seconds)
+                theirs = call(face, copied(inputs), exercise.seconds)
+                if _same(exercise, ours, right) and _same(exercise, theirs, right):
+                    continue
+                tried, agreed = tried + 1, agreed + _same(exercise, ours, theirs)
+        if tried and agreed / tried > best[0]:
+            best = agreed / tried, index
+    return best
+
+
+def _same(exercise: Exercise, a: Outcome, b: Outcome) -> bool:
+    """Whether two calls gave the same: the same kind of exception, or equal values."""
+    if a.error is not None or b.error is not None:
+        return type(a.error) is type(b.error)
+    return exercise.agree(a.value, b.value, max(exercise.tolerance, 1e-6))
+
+
+def _across(exercise: Exercise, function: Callable[..., Any]) -> str | None:
+    """What the inputs on which the function is wrong have in common."""
+    right, wrong, names = [], [], list(inspect.signature(exercise.solution).parameters)
+    for case in exercise.inputs():
+        if not callable(case.args):
+            outcome = call(function, copied(case.args), exercise.seconds)
+            good = outcome.error is None and exercise.agree(outcome.value, exercise.solution(*copied(case.args)))
+            (right if good else wrong).append(list(zip(names, case.args, strict=False)))
+    return places.across(right, wrong)
+
+
+def _quantities(named: list[tuple[str, Any]]) -> list[tuple[str, float]]:
+    """Numbers of the input that a factor or an offset may be, with their names."""
+    known: list[tuple[str, float]] = []
+    for name, value in named:
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, int | float):
+            known.append((f"`{name}`", float(value)))
+        elif isinstance(value, dict):
+            known += [(f"`{name}[{key!r}]`", float(v)) for key, v in value.items()
+                      if isinstance(v, int | float) and not isinstance(v, bool)]
+        elif hasattr(value, "shape"):
+            known += [(f"`{name}.shape[{d}]`", float(size)) for d, size in enumerate(value.shape)]
+            known += [(f"the size of `{name}`", float(value.numel()))] if len(value.shape) > 1 else []
+            known += [(f"`{name}`", float(value))] if value.numel() == 1 and not len(value.shape) else []
+        elif isinstance(value, list | tuple):
+            known.append((f"the length of `{name}`", float(len(value))))
+    return known
+
+
+def _holds(sign: Callable[[Any], bool], got: Any) -> bool:
+    try:
+        return bool(sign(got))
+    except Exception:  # the answer is not of a kind that this sign can read
+        return False
 
 
 def is_stub(function: Callable[..., Any]) -> bool:
@@ -149,36 +347,17 @@ def is_stub(function: Callable[..., Any]) -> bool:
     return all(step.opname in ("LOAD_CONST", "RETURN_CONST") and step.argval in (None, ...) for step in steps)
 
 
-def _never_returns(function: Callable[..., Any]) -> bool:
-    """Whether every `return` of the function returns None: the value was computed and then dropped."""
-    steps = list(dis.get_instructions(function)) if hasattr(function, "__code__") else []
-    values = [step.argval for step in steps if step.opname == "RETURN_CONST"]
-    for before, step in zip(steps, steps[1:], strict=False):
-        if step.opname == "RETURN_VALUE":
-            constant = before.opname == "LOAD_CONST" and not step.is_jump_target
-            values.append(before.argval if constant else "computed")
-    return bool(values) and all(value is None for value in values)
-
-
-def _matches(sign: Any, got: Any) -> bool:
-    if not callable(sign):
-        return equal(got, sign, 1e-6)
-    try:
-        return bool(sign(got))
-    except Exception:  # the answer is not of a kind that this sign can read
-        return False
-
-
 def _names(signature: inspect.Signature) -> str:
     return "(" + ", ".join(signature.parameters) + ")"
 
 
-def _inputs(signature: inspect.Signature, args: tuple, case: Case) -> tuple[tuple[str, str], ...]:
-    names = signature.parameters
-    return (("input", case.shown or ", ".join(f"{n}={show(a)}" for n, a in zip(names, args, strict=False))),)
+def _input(exercise: Exercise, args: tuple, case: Case) -> tuple[tuple[str, str], ...]:
+    names = inspect.signature(exercise.solution).parameters
+    return (("input", case.shown or ", ".join(f"{n}={show(a, exercise.hexadecimal)}"
+                                              for n, a in zip(names, args, strict=False))),)
 
 
-def _line(error: Exception, function: Callable[..., Any]) -> tuple[tuple[str, str], ...]:
+def _line(error: BaseException, function: Callable[..., Any]) -> tuple[tuple[str, str], ...]:
     """The line of the student's function at which the exception passed, if its source is known."""
     code = getattr(function, "__code__", None)
     frames = traceback.extract_tb(error.__traceback__) if code else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 
 
 def model_bytes(parameters: int, bits: int) -> int:
@@ -10,12 +10,7 @@ def model_bytes(parameters: int, bits: int) -> int:
     return (parameters * bits + 7) // 8
 
 
-MODEL_BYTES = Exercise(
-    lesson=0,
-    title="How big is a model?",
-    stars=1,
-    minutes=3,
-    prompt="""
+MODEL_BYTES = Exercise(0, model_bytes, "★ How big is a model? · 3 min", """
 A model of `parameters` numbers is stored with `bits` bits for each, packed without gaps. How many whole bytes does it
 fill? Llama-2-7B has 6,738,415,616 parameters: at 32 bits they fill 26,953,662,464 bytes, more than most graphics cards
 hold.
@@ -24,40 +19,35 @@ Write the body of the function in place of the `...`, run its cell, then run the
 as you like. A wrong answer earns a hint that names the likely error; `hint("model_bytes")` gives hints one at a time,
 and `solution("model_bytes")` shows how we would write it.
 """,
-    solution=model_bytes,
     cases=(
-        Case((1000, 32), "arithmetic", {
-            "bits_not_bytes": 32000, "float": 4000.0, "always_one_more": 4001, "kilobytes": lambda got: 0 < got <= 4,
-        }),
-        Case((6_738_415_616, 4), "arithmetic", {"whole_bytes_only": 6_738_415_616}),
-        Case((3, 4), "arithmetic", {"rounded_down": 1, "float": 1.5}),
-        Case((1, 1), "arithmetic", {"rounded_down": 0, "float": 0.125}),
-        Case((8, 2), "arithmetic"),
+        Case((1000, 32)),
+        Case((6_738_415_616, 4)),
+        Case((3, 4)),
+        Case((1, 1)),
+        Case((8, 2)),
     ),
     hints=(
         "How many bits are there in all, and how many bits are there in a byte?",
         "3 numbers of 4 bits are 12 bits: one byte is too small, so they need 2. Which way must the division round?",
         "`//` rounds down. Adding 7 to the bits before `// 8` makes it round up.",
     ),
-    diagnoses={
-        "arithmetic": "Multiply the parameters by the bits of each, and divide by the 8 bits of a byte.",
-        "bits_not_bytes": "These are bits. A byte has 8 of them.",
-        "kilobytes": "These look like kilobytes: the answer is in bytes.",
-        "whole_bytes_only": "Two 4-bit numbers share a byte: round the total, not each number, up to whole bytes.",
-        "rounded_down": "Rounded down, the last few bits have nowhere to go. Round up to the next whole byte.",
-        "float": "A fraction of a byte cannot be stored: round up, and return an int.",
-        "always_one_more": "16 bits fill 2 bytes exactly: add a byte only where bits are left over.",
-    },
-    wrong=(
-        (lambda parameters, bits: parameters * bits, "bits_not_bytes"),
-        (lambda parameters, bits: parameters * bits // 8000, "kilobytes"),
-        (lambda parameters, bits: parameters * ((bits + 7) // 8), "whole_bytes_only"),
-        (lambda parameters, bits: parameters * bits // 8, "rounded_down"),
-        (lambda parameters, bits: parameters * bits / 8, "float"),
-        (lambda parameters, bits: parameters * bits // 8 + 1, "always_one_more"),
-        (lambda parameters, bits: parameters + bits, "arithmetic"),
+    mistakes=(
+        Mistake("Multiply the parameters by the bits of each, and divide by the 8 bits of a byte.",
+                lambda parameters, bits: parameters + bits),
+        Mistake("These are bits. A byte has 8 of them.",
+                lambda parameters, bits: parameters * bits),
+        Mistake("These look like kilobytes: the answer is in bytes.",
+                lambda parameters, bits: parameters * bits // 8000),
+        Mistake("Two 4-bit numbers share a byte: round the total, not each number, up to whole bytes.",
+                lambda parameters, bits: parameters * ((bits + 7) // 8)),
+        Mistake("Rounded down, the last few bits have nowhere to go. Round up to the next whole byte.",
+                lambda parameters, bits: parameters * bits // 8),
+        Mistake("A fraction of a byte cannot be stored: round up, and return an int.",
+                lambda parameters, bits: parameters * bits / 8),
+        Mistake("16 bits fill 2 bytes exactly: add a byte only where bits are left over.",
+                lambda parameters, bits: parameters * bits // 8 + 1),
     ),
-    moral="At 4 bits Llama-2-7B fills 3.4 GB in place of 27: that is why this course exists.",
-)
+    tolerance=0.0,
+    moral="At 4 bits Llama-2-7B fills 3.4 GB in place of 27: that is why this course exists.")
 
 EXERCISES = (MODEL_BYTES,)

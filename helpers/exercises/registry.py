@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -59,13 +58,7 @@ def hint(exercise: str | Callable[..., Any]) -> Card:
 
 def solution(exercise: str | Callable[..., Any]) -> SourceCard:
     """The source of the reference solution. Raises ValueError for an unknown name."""
-    return SourceCard(source(_find(exercise)))
-
-
-def source(exercise: Exercise) -> str:
-    """The reference solution as it would stand in a notebook's cell."""
-    code = inspect.getsource(exercise.solution).rstrip() + "\n"
-    return f"{exercise.imports}\n\n\n{code}" if exercise.imports else code
+    return SourceCard(_find(exercise).source)
 
 
 def _find(exercise: str | Callable[..., Any]) -> Exercise:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 
 
 def safe_mean(x: torch.Tensor) -> torch.Tensor:
@@ -21,13 +21,7 @@ def _running_sum(x: torch.Tensor) -> torch.Tensor:
 
 ONES, HUNDREDS = torch.ones(1000, dtype=torch.bfloat16), torch.full((1000,), 100.0, dtype=torch.float16)
 
-SAFE_MEAN = Exercise(
-    lesson=1,
-    title="Spot the bug: the sum that is always 256",
-    stars=2,
-    minutes=6,
-    imports="import torch",
-    prompt="""
+SAFE_MEAN = Exercise(1, safe_mean, "★★ Spot the bug: the sum that is always 256 · 6 min", """
 Somebody summed ten thousand activations between 0 and 1, stored in bf16, and got 256. Twenty thousand: 256 again
 ([ml_dtypes#63](https://github.com/jax-ml/ml_dtypes/issues/63)). The library added up in the type of the input, as this
 mean does:
@@ -44,43 +38,31 @@ def safe_mean(x):
 
 Write it so that no intermediate result lives in sixteen bits. Only the answer goes back to the dtype of `x`.
 """,
-    solution=safe_mean,
     cases=(
-        Case((ONES,), "general", {
-            "stuck": lambda got: 0.25 < got < 0.26,
-            "scaled_first": lambda got: got.dtype == torch.bfloat16 and 0.3 < got < 2 and got != 1,
-            "not_back": lambda got: got.dtype in (torch.float32, torch.float64) and got == 1,
-            "python_float": lambda got: isinstance(got, float),
-        }, "1,000 ones in bf16"),
-        Case((HUNDREDS,), "general", {"overflow": torch.tensor(torch.inf, dtype=torch.float16)},
-             "1,000 hundreds in fp16"),
-        Case((torch.tensor([1.0, 2.0, 6.0], dtype=torch.float16),), "general"),
+        Case((ONES,), shown="1,000 ones in bf16"),
+        Case((HUNDREDS,), shown="1,000 hundreds in fp16"),
+        Case((torch.tensor([1.0, 2.0, 6.0], dtype=torch.float16),)),
     ),
     hints=(
         "Where does adding 1 stop to have an effect in bf16? Which type has room for the sum?",
         "Convert before adding: `x.float()` holds every 16-bit value exactly.",
         "`x.float().mean()` is the mean in fp32; `.to(x.dtype)` brings it back.",
     ),
-    diagnoses={
-        "general": "Convert to float32 first, take the mean there, and convert the result to `x.dtype`.",
-        "stuck": "The sum stuck at 256: it lives in bf16, whose spacing becomes 2 there. Add up in float32.",
-        "overflow": "The sum, 100,000, was stored in fp16, which ends at 65,504. Divide before going back to 16 bits.",
-        "scaled_first": "Dividing first rounds each term in 16 bits, and a thousand small errors add up.",
-        "not_back": "The value is right, but the result must come back in the dtype of `x`.",
-        "python_float": "A Python float came: return a tensor in the dtype of `x`.",
-    },
-    wrong=(
-        (_running_sum, "stuck"),
-        (lambda x: x.float().sum().to(x.dtype) / len(x), "overflow"),
-        (lambda x: x.sum() / len(x), "overflow"),
-        (lambda x: _running_sum(x / len(x)) * len(x), "scaled_first"),
-        (lambda x: x.float().mean(), "not_back"),
-        (lambda x: x.float().mean().item(), "python_float"),
-        (lambda x: x[0].clone(), "general"),
+    mistakes=(
+        Mistake("The sum stuck at 256: it lives in bf16, whose spacing becomes 2 there. Add up in float32."),
+        Mistake("The sum, 100,000, was stored in fp16, which ends at 65,504. Divide before going back to 16 bits.",
+                lambda x: x.float().sum().to(x.dtype) / len(x),
+                lambda x: x.sum() / len(x)),
+        Mistake("Dividing first rounds each term in 16 bits, and a thousand small errors add up.",
+                lambda x: _running_sum(x / len(x)) * len(x)),
+        Mistake("The value is right, but the result must come back in the dtype of `x`.",
+                lambda x: x.float().mean()),
+        Mistake("A Python float came: return a tensor in the dtype of `x`.",
+                lambda x: x.float().mean().item()),
     ),
-    published="stuck",
-    moral="torch's own `x.mean()` adds up in fp32 as well. Matrix units do the same: 16 bits in, 32 bits to add.",
-)
+    tolerance=0.0,
+    moral="torch's own `x.mean()` adds up in fp32 as well. Matrix units do the same: 16 bits in, 32 bits to add.")
+# general: lambda x: x[0].clone()
 
 
 def bf16_bits(x: torch.Tensor) -> torch.Tensor:
@@ -105,13 +87,7 @@ def _no_guard(x: torch.Tensor) -> torch.Tensor:
 
 SILENT_NAN = torch.tensor([0x7F800001, 0x7FFFFFFF], dtype=torch.int32).view(torch.float32)
 
-BF16_BITS = Exercise(
-    lesson=1,
-    title="Spot the bug: sixteen bits cut off",
-    stars=3,
-    minutes=12,
-    imports="import torch",
-    prompt="""
+BF16_BITS = Exercise(1, bf16_bits, "★★★ Spot the bug: sixteen bits cut off · 12 min", """
 bf16 is the upper half of fp32, so libraries of good name converted by cutting the lower half off
 ([universal#1133](https://github.com/stillwater-sc/universal/issues/1133),
 [tt-metal#19882](https://github.com/tenstorrent/tt-metal/pull/19882)):
@@ -127,15 +103,12 @@ But 0.26914088 became 0.26757812, where 0.26953125 is nearer. And a NaN whose on
 infinity ([dotnet/runtime#130583](https://github.com/dotnet/runtime/pull/130583)). Write it with rounding to nearest,
 ties to even. For NaN keep the upper sixteen bits and set the bit 0x40, so that a NaN stays one.
 """,
-    solution=bf16_bits,
     cases=(
-        Case((torch.tensor([0.2691408770292272]),), "general", {"cut": torch.tensor([0x3E89])}),
-        Case((torch.tensor([1 + 2.0**-8, 1 + 3 * 2.0**-8]),), "ties", {
-            "half_up": torch.tensor([0x3F81, 0x3F82]), "half_down": torch.tensor([0x3F80, 0x3F81]),
-        }),
-        Case((torch.tensor([-1.5, -0.0]),), "signed"),
-        Case((torch.tensor([3.4028234663852886e38, torch.inf]),), "overflow"),
-        Case((SILENT_NAN,), "nan", shown="two NaN, with the bits 0x7f800001 and 0x7fffffff"),
+        Case((torch.tensor([0.2691408770292272]),)),
+        Case((torch.tensor([1 + 2.0**-8, 1 + 3 * 2.0**-8]),)),
+        Case((torch.tensor([-1.5, -0.0]),)),
+        Case((torch.tensor([3.4028234663852886e38, torch.inf]),)),
+        Case((SILENT_NAN,), shown="two NaN, with the bits 0x7f800001 and 0x7fffffff"),
     ),
     hints=(
         "Add something before you shift, so that more than half a step carries into the bits that stay.",
@@ -143,27 +116,21 @@ ties to even. For NaN keep the upper sixteen bits and set the bit 0x40, so that 
         "`(bits >> 16) & 1`.",
         "For NaN nothing may carry: `torch.where(torch.isnan(x), (bits >> 16) | 0x40, rounded)`.",
     ),
-    diagnoses={
-        "general": "Take the 32 bits, add the rounding, shift by 16.",
-        "cut": "That is cut off, not rounded: 0x3E8A is nearer. Add up to half a step before shifting.",
-        "ties": "These lie exactly half-way: each must go to the neighbour whose last bit is 0.",
-        "half_up": "Ties go up here. They go to even: add 0x7FFF plus the last bit that stays, not 0x8000.",
-        "half_down": "Ties go down here. They go to even: add the last bit that stays as well.",
-        "signed": "A negative number has its highest bit set. Mask with 0xFFFFFFFF before shifting to stay positive.",
-        "overflow": "Beyond the largest value rounding carries into the exponent and gives infinity, as it should.",
-        "nan": "NaN must stay NaN, and here the rounding or the cut changed it: `(bits >> 16) | 0x40`.",
-    },
-    wrong=(
-        (_cut, "cut"),
-        (_half_up, "half_up"),
-        (lambda x: ((x.view(torch.int32).long() & 0xFFFFFFFF) + 0x7FFF) >> 16, "half_down"),
-        (lambda x: ((x.view(torch.int32).long() & 0xFFFFFFFF) + 0x7FFF + (1 - (_cut(x) & 1))) >> 16, "ties"),
-        (lambda x: torch.where(x < 0, bf16_bits(x) - 65536, bf16_bits(x)), "signed"),
-        (lambda x: torch.where(torch.isnan(x), bf16_bits(x), _no_guard(x)).clamp(max=0x7F7F).where(x > 0, bf16_bits(x)),
-         "overflow"),
-        (_no_guard, "nan"),
-        (lambda x: torch.full_like(bf16_bits(x), 7), "general"),
+    mistakes=(
+        Mistake("That is cut off, not rounded: 0x3E8A is nearer. Add up to half a step before shifting."),
+        Mistake("These lie exactly half-way: each must go to the neighbour whose last bit is 0.",
+                lambda x: ((x.view(torch.int32).long() & 0xFFFFFFFF) + 0x7FFF + (1 - (_cut(x) & 1))) >> 16),
+        Mistake("Ties go up here. They go to even: add 0x7FFF plus the last bit that stays, not 0x8000.",
+                _half_up),
+        Mistake("Ties go down here. They go to even: add the last bit that stays as well.",
+                lambda x: ((x.view(torch.int32).long() & 0xFFFFFFFF) + 0x7FFF) >> 16),
+        Mistake("A negative number has its highest bit set. Mask with 0xFFFFFFFF before shifting to stay positive.",
+                lambda x: torch.where(x < 0, bf16_bits(x) - 65536, bf16_bits(x))),
+        Mistake("Beyond the largest value rounding carries into the exponent and gives infinity, as it should.",
+                lambda x: torch.where(torch.isnan(x), bf16_bits(x), _no_guard(x)).clamp(max=0x7F7F).where(x > 0, bf16_bits(x))),
+        Mistake("NaN must stay NaN, and here the rounding or the cut changed it: `(bits >> 16) | 0x40`.",
+                _no_guard),
     ),
-    published="cut",
-    moral="Cutting always errs towards zero. In a long sum such errors do not cancel; those of ties to even do.",
-)
+    tolerance=0.0,
+    moral="Cutting always errs towards zero. In a long sum such errors do not cancel; those of ties to even do.")
+# general: lambda x: torch.full_like(bf16_bits(x), 7)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 
 
 def absmax_codes(x: torch.Tensor, bits: int) -> torch.Tensor:
@@ -19,13 +19,7 @@ def _largest_value(x: torch.Tensor, bits: int) -> torch.Tensor:
     return (x / (x.max() / largest)).round().clamp(-largest, largest).to(torch.int8)
 
 
-ABSMAX_CODES = Exercise(
-    lesson=2,
-    title="Spot the bug: the largest weight is negative",
-    stars=1,
-    minutes=5,
-    imports="import torch",
-    prompt="""
+ABSMAX_CODES = Exercise(2, absmax_codes, "★ Spot the bug: the largest weight is negative · 5 min", """
 A reader of an image generator's int8 code asked about one line of it, and the maintainers agreed: it was a bug
 ([onediff#893](https://github.com/siliconflow/onediff/issues/893)). In the letters of this lesson:
 
@@ -40,49 +34,33 @@ def absmax_codes(x, bits):
 
 Which weights does it spoil? Mend it, for any number of bits from 2 to 8.
 """,
-    solution=absmax_codes,
     cases=(
-        Case((torch.tensor([0.5, -2.0, 0.9]), 8), "general", {
-            "no_abs": lambda got: got.tolist() in ([71, -127, 127], [71, -128, 127], [71, -26, 127]),
-            "inverted": torch.tensor([0, 0, 0], dtype=torch.int8),
-            "truncated": torch.tensor([31, -127, 57], dtype=torch.int8),
-            "half_range": torch.tensor([32, -128, 58], dtype=torch.int8),
-        }),
-        Case((torch.tensor([0.1, 0.7, 0.33]), 4), "general", {
-            "bits_ignored": torch.tensor([18, 127, 60], dtype=torch.int8),
-        }),
-        Case((torch.tensor([[0.1, 0.3], [0.5, 0.9]]), 8), "general", {
-            "rows": torch.tensor([[42, 127], [71, 127]], dtype=torch.int8),
-        }),
-        Case((torch.tensor([-3.0, -1.0, -0.2]), 8), "general"),
+        Case((torch.tensor([0.5, -2.0, 0.9]), 8)),
+        Case((torch.tensor([0.1, 0.7, 0.33]), 4)),
+        Case((torch.tensor([[0.1, 0.3], [0.5, 0.9]]), 8)),
+        Case((torch.tensor([-3.0, -1.0, -0.2]), 8)),
     ),
     hints=(
         "Which value must get the outermost code? Try the published line on [0.5, -2.0, 0.9].",
         "The scale comes from the value of largest *size*, whatever its sign.",
         "`x.abs().max() / largest`. With it nothing lies outside, and the clamp has nothing to do.",
     ),
-    diagnoses={
-        "general": "largest = 2**(bits-1) - 1, scale = absmax / largest, codes = round(x / scale).",
-        "no_abs": "The largest value is not the value of largest size: -2.0 was clipped. Take `x.abs()` first.",
-        "inverted": "Everything became 0: dividing by the scale makes small numbers large, multiplying does not.",
-        "truncated": "That is cut off towards zero: 31.75 should become 32. Round before converting to int8.",
-        "half_range": "These are steps of absmax / 128. There is no code 128: the largest is 2**(bits-1) - 1 = 127.",
-        "bits_ignored": "Those are codes of 8 bits. With 4 bits the largest is 7.",
-        "rows": "A scale for each row. Here all of x shares one scale; finer scales are the next lesson's.",
-    },
-    wrong=(
-        (_largest_value, "no_abs"),
-        (lambda x, bits: (x * (x.abs().max() / (2 ** (bits - 1) - 1))).round().to(torch.int8), "inverted"),
-        (lambda x, bits: (x / (x.abs().max() / (2 ** (bits - 1) - 1))).to(torch.int8), "truncated"),
-        (lambda x, bits: (x / (x.abs().max() / 2 ** (bits - 1))).round().to(torch.int8), "half_range"),
-        (lambda x, bits: (x / (x.abs().max() / 127)).round().to(torch.int8), "bits_ignored"),
-        (lambda x, bits: (x / (x.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1))).round().to(torch.int8),
-         "rows"),
-        (lambda x, bits: torch.ones_like(x, dtype=torch.int8), "general"),
+    mistakes=(
+        Mistake("The largest value is not the value of largest size: -2.0 was clipped. Take `x.abs()` first."),
+        Mistake("Everything became 0: dividing by the scale makes small numbers large, multiplying does not.",
+                lambda x, bits: (x * (x.abs().max() / (2 ** (bits - 1) - 1))).round().to(torch.int8)),
+        Mistake("That is cut off towards zero: 31.75 should become 32. Round before converting to int8.",
+                lambda x, bits: (x / (x.abs().max() / (2 ** (bits - 1) - 1))).to(torch.int8)),
+        Mistake("These are steps of absmax / 128. There is no code 128: the largest is 2**(bits-1) - 1 = 127.",
+                lambda x, bits: (x / (x.abs().max() / 2 ** (bits - 1))).round().to(torch.int8)),
+        Mistake("Those are codes of 8 bits. With 4 bits the largest is 7.",
+                lambda x, bits: (x / (x.abs().max() / 127)).round().to(torch.int8)),
+        Mistake("A scale for each row. Here all of x shares one scale; finer scales are the next lesson's.",
+                lambda x, bits: (x / (x.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1))).round().to(torch.int8)),
     ),
-    published="no_abs",
-    moral="It spoils each tensor whose largest weight is negative: every other one. Tests on ReLU outputs see nothing.",
-)
+    tolerance=0.0,
+    moral="It spoils each tensor whose largest weight is negative: every other one. Tests on ReLU outputs see nothing.")
+# general: lambda x, bits: torch.ones_like(x, dtype=torch.int8)
 
 
 def zeropoint_values(codes: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
@@ -90,13 +68,7 @@ def zeropoint_values(codes: torch.Tensor, scale: float, zero_point: int) -> torc
     return (codes.float() - zero_point) * scale
 
 
-ZEROPOINT_VALUES = Exercise(
-    lesson=2,
-    title="Spot the bug: the greatest values come back negative",
-    stars=2,
-    minutes=6,
-    imports="import torch",
-    prompt="""
+ZEROPOINT_VALUES = Exercise(2, zeropoint_values, "★★ Spot the bug: the greatest values come back negative · 6 min", """
 The formula is right, and still large activations came back with the wrong sign, in the reference kernels of one library
 ([executorch#20655](https://github.com/pytorch/executorch/pull/20655)) and in the examples of another
 ([tilelang#2947](https://github.com/tile-ai/tilelang/issues/2947)):
@@ -110,42 +82,31 @@ def zeropoint_values(codes, scale, zero_point):
 
 `codes` are int8, `zero_point` is an int from -128 to 127. Mend it; the result is float32.
 """,
-    solution=zeropoint_values,
     cases=(
-        Case((torch.tensor([-128, -3, 100, 127], dtype=torch.int8), 0.5, -121), "general", {
-            "wraps": torch.tensor([-3.5, 59.0, -17.5, -4.0]),
-            "added": torch.tensor([-124.5, -62.0, -10.5, 3.0]),
-            "scaled_first": torch.tensor([57.0, 119.5, 171.0, 184.5]),
-            "divided": torch.tensor([-14.0, 236.0, 442.0, 496.0]),
-            "unsigned": torch.tensor([124.5, 187.0, 110.5, 124.0]),
-        }, tolerance=1e-6),
-        Case((torch.tensor([[-128, 127]], dtype=torch.int8), 0.1, 100), "general", tolerance=1e-6),
+        Case((torch.tensor([-128, -3, 100, 127], dtype=torch.int8), 0.5, -121)),
+        Case((torch.tensor([[-128, 127]], dtype=torch.int8), 0.1, 100)),
     ),
     hints=(
         "Compute 127 - (-121) on paper. Which type holds the result, and in which type does torch compute it?",
         "int8 ends at 127, and what goes beyond comes in again at -128. The cast must come before the subtraction.",
         "`codes.float()` first. int16 or int32 would do as well.",
     ),
-    diagnoses={
-        "general": "(codes - zero_point) * scale, with the difference taken in a type that holds -255 to 255.",
-        "wraps": "127 - (-121) = 248 does not fit into int8 and became -8. Cast *before* subtracting, not after.",
-        "added": "The zero point was added. It is the code of the value 0: subtracting it must give 0.",
-        "scaled_first": "The zero point is a code, not a value: subtract it before multiplying by the scale.",
-        "divided": "The scale is the width of a step: codes are multiplied by it, values divided.",
-        "unsigned": "The codes were read as uint8, so that -128 became 128. Cast to a wider *signed* type.",
-    },
-    wrong=(
-        (lambda codes, scale, zero_point: (codes - zero_point) * scale, "wraps"),
-        (lambda codes, scale, zero_point: (codes - zero_point).float() * scale, "wraps"),
-        (lambda codes, scale, zero_point: (codes.float() + zero_point) * scale, "added"),
-        (lambda codes, scale, zero_point: codes.float() * scale - zero_point, "scaled_first"),
-        (lambda codes, scale, zero_point: (codes.float() - zero_point) / scale, "divided"),
-        (lambda codes, scale, zero_point: (codes.view(torch.uint8).float() - zero_point) * scale, "unsigned"),
-        (lambda codes, scale, zero_point: codes.float() * scale, "general"),
+    mistakes=(
+        Mistake("127 - (-121) = 248 does not fit into int8 and became -8. Cast *before* subtracting, not after.",
+                None,
+                lambda codes, scale, zero_point: (codes - zero_point).float() * scale),
+        Mistake("The zero point was added. It is the code of the value 0: subtracting it must give 0.",
+                lambda codes, scale, zero_point: (codes.float() + zero_point) * scale),
+        Mistake("The zero point is a code, not a value: subtract it before multiplying by the scale.",
+                lambda codes, scale, zero_point: codes.float() * scale - zero_point),
+        Mistake("The scale is the width of a step: codes are multiplied by it, values divided.",
+                lambda codes, scale, zero_point: (codes.float() - zero_point) / scale),
+        Mistake("The codes were read as uint8, so that -128 became 128. Cast to a wider *signed* type.",
+                lambda codes, scale, zero_point: (codes.view(torch.uint8).float() - zero_point) * scale),
     ),
-    published="wraps",
-    moral="Three of four pairs of code and zero point never show it. Test with the extreme codes.",
-)
+    tolerance=1e-06,
+    moral="Three of four pairs of code and zero point never show it. Test with the extreme codes.")
+# general: lambda codes, scale, zero_point: codes.float() * scale
 
 
 def calibrated_codes(x: torch.Tensor, low: torch.Tensor,
@@ -161,13 +122,7 @@ def _raw(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor
 
 LOW, HIGH = torch.tensor([1.0, 5.0, -60.0]), torch.tensor([4.0, 20.0, -3.0])
 
-CALIBRATED_CODES = Exercise(
-    lesson=2,
-    title="Spot the bug: the largest value becomes the smallest",
-    stars=2,
-    minutes=8,
-    imports="import torch",
-    prompt="""
+CALIBRATED_CODES = Exercise(2, calibrated_codes, "★★ Spot the bug: the largest value becomes the smallest · 8 min", """
 A search index stores embeddings as int8; the range of each dimension was measured beforehand on other texts. Then comes
 a new text whose value lies a little above that range
 ([sentence-transformers#3847](https://github.com/huggingface/sentence-transformers/pull/3847)). In torch:
@@ -183,43 +138,30 @@ def calibrated_codes(x, low, high):
 With the numbers of that thread 1.0, above a range that ends at -3, becomes -112 instead of 127. Mend it: what lies
 outside gets the nearer end, and what lies inside the *nearest* code.
 """,
-    solution=calibrated_codes,
     cases=(
-        Case((torch.tensor([[-1.0, 15.0, 1.0]]), LOW, HIGH), "general", {
-            "wraps": lambda got: got.tolist() in ([[-42, 42, -112]], [[-42, 42, -111]]),
-            "not_shifted": torch.tensor([[0, -86, -1]], dtype=torch.int8),
-            "one_short": torch.tensor([[-127, 42, 127]], dtype=torch.int8),
-            "capped": torch.tensor([[0, 127, 127]], dtype=torch.int8),
-        }),
-        Case((torch.tensor([[0.35], [0.45], [0.75], [0.85]]), torch.zeros(1), torch.ones(1)), "general", {
-            "truncated": lambda got: got.flatten().tolist() in ([-38, -13, 63, 88], [-39, -14, 63, 88]),
-        }),
-        Case((torch.tensor([[-9.0], [9.0]]), torch.zeros(1), torch.ones(1)), "general"),
+        Case((torch.tensor([[-1.0, 15.0, 1.0]]), LOW, HIGH)),
+        Case((torch.tensor([[0.35], [0.45], [0.75], [0.85]]), torch.zeros(1), torch.ones(1))),
+        Case((torch.tensor([[-9.0], [9.0]]), torch.zeros(1), torch.ones(1))),
     ),
     hints=(
         "What does int8 make of 145? Which operation keeps it at 127?",
         "`.clamp(-128, 127)`: it must come while the numbers are still floats. After the cast it is too late.",
         "Shift, `.round()`, `.clamp(-128, 127)`, `.to(torch.int8)`, in this order.",
     ),
-    diagnoses={
-        "general": "Subtract low, divide by the step, subtract 128, round, clamp to -128 … 127, convert.",
-        "wraps": "What lies outside came in again at the other end. Clamp to -128 … 127 *before* converting to int8.",
-        "not_shifted": "The codes run from 0 to 255 here, which int8 does not hold: subtract 128 first.",
-        "one_short": "-128 is a code like any other here: nothing is symmetric about this range.",
-        "capped": "Clamped to -128 … 127 before subtracting 128: the upper half of the range is lost.",
-        "truncated": "Outside it is right. Inside the codes are cut off instead of rounded to the nearest.",
-    },
-    wrong=(
-        (lambda x, low, high: (_raw(x, low, high) - 128).to(torch.int32).to(torch.int8), "wraps"),
-        (lambda x, low, high: (_raw(x, low, high) - 128).round().to(torch.int32).to(torch.int8).clamp(-128, 127),
-         "wraps"),
-        (lambda x, low, high: _raw(x, low, high).round().clamp(0, 255).to(torch.int32).to(torch.int8), "not_shifted"),
-        (lambda x, low, high: (_raw(x, low, high) - 128).round().clamp(-127, 127).to(torch.int8), "one_short"),
-        (lambda x, low, high: _raw(x, low, high).round().clamp(0, 127).to(torch.int8), "capped"),
-        (lambda x, low, high: (_raw(x, low, high) - 128).clamp(-128, 127).to(torch.int8), "truncated"),
-        (lambda x, low, high: (_raw(x, low, high).clamp(0, 255).floor() - 128).to(torch.int8), "truncated"),
-        (lambda x, low, high: torch.zeros_like(x, dtype=torch.int8), "general"),
+    mistakes=(
+        Mistake("What lies outside came in again at the other end. Clamp to -128 … 127 *before* converting to int8.",
+                None,
+                lambda x, low, high: (_raw(x, low, high) - 128).round().to(torch.int32).to(torch.int8).clamp(-128, 127)),
+        Mistake("The codes run from 0 to 255 here, which int8 does not hold: subtract 128 first.",
+                lambda x, low, high: _raw(x, low, high).round().clamp(0, 255).to(torch.int32).to(torch.int8)),
+        Mistake("-128 is a code like any other here: nothing is symmetric about this range.",
+                lambda x, low, high: (_raw(x, low, high) - 128).round().clamp(-127, 127).to(torch.int8)),
+        Mistake("Clamped to -128 … 127 before subtracting 128: the upper half of the range is lost.",
+                lambda x, low, high: _raw(x, low, high).round().clamp(0, 127).to(torch.int8)),
+        Mistake("Outside it is right. Inside the codes are cut off instead of rounded to the nearest.",
+                lambda x, low, high: (_raw(x, low, high) - 128).clamp(-128, 127).to(torch.int8),
+                lambda x, low, high: (_raw(x, low, high).clamp(0, 255).floor() - 128).to(torch.int8)),
     ),
-    published="wraps",
-    moral="Saturate, never wrap: a clipped value is a little wrong, a wrapped one is at the other end of the world.",
-)
+    tolerance=0.0,
+    moral="Saturate, never wrap: a clipped value is a little wrong, a wrapped one is at the other end of the world.")
+# general: lambda x, low, high: torch.zeros_like(x, dtype=torch.int8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 
 
 def scale_index(row: int, column: int, columns: int, block_size: int) -> int:
@@ -12,12 +12,7 @@ def scale_index(row: int, column: int, columns: int, block_size: int) -> int:
     return (row * columns + column) // block_size
 
 
-SCALE_INDEX = Exercise(
-    lesson=3,
-    title="Spot the bug: whose scale is it?",
-    stars=2,
-    minutes=6,
-    prompt="""
+SCALE_INDEX = Exercise(3, scale_index, "★★ Spot the bug: whose scale is it? · 6 min", """
 bitsandbytes' loop for AVX-512, the wrong one of this lesson, looks up the scale of a weight as below. A later change to
 bitsandbytes counts along the whole tensor instead, so that any shape works ([bitsandbytes#2072](https://github.com/bitsandbytes-foundation/bitsandbytes/pull/2072)):
 
@@ -28,44 +23,36 @@ def scale_index(row, column, columns, block_size):
 
 With 192 columns and blocks of 128 the second row begins in the middle of a block. Write it for every shape.
 """,
-    solution=scale_index,
     cases=(
-        Case((0, 130, 192, 128), "general", {"per_row": 0}),
-        Case((2, 5, 256, 64), "general", {"row_forgotten": 0, "transposed": 20, "position": 517}),
-        Case((1, 0, 192, 128), "general", {"begins_anew": 2}),
-        Case((2, 0, 192, 128), "general", {"row_floor": 2, "begins_anew": 4}),
-        Case((3, 100, 192, 128), "general"),
-        Case((5, 7, 10, 64), "general", {"row_floor": 0}),
+        Case((0, 130, 192, 128)),
+        Case((2, 5, 256, 64)),
+        Case((1, 0, 192, 128)),
+        Case((2, 0, 192, 128)),
+        Case((3, 100, 192, 128)),
+        Case((5, 7, 10, 64)),
     ),
     hints=(
         "Blocks know nothing of rows. Which number has the weight, counted along the whole tensor?",
         "There are row * columns + column weights before it.",
         "Divide that number by block_size, rounding down, once and at the very end.",
     ),
-    diagnoses={
-        "general": "(row * columns + column) // block_size: count along the tensor, then divide.",
-        "per_row": "That is one scale per row. A row may hold several blocks, or parts of them.",
-        "row_forgotten": "The rows before this one hold blocks too: count their weights.",
-        "transposed": "row and column changed places: a row is `columns` weights long.",
-        "position": "That is the number of the weight. Divide by block_size to get its block.",
-        "row_floor": "Each row was taken to hold whole blocks, columns // block_size of them. Row 2 of 192 columns "
-                     "begins after 384 weights: in block 3.",
-        "begins_anew": "Blocks do not begin anew with each row: row 1 of 192 columns begins inside block 1.",
-    },
-    wrong=(
-        (lambda row, column, columns, block_size: row * (columns // block_size) + column // block_size, "row_floor"),
-        (lambda row, column, columns, block_size: row * -(-columns // block_size) + column // block_size,
-         "begins_anew"),
-        (lambda row, column, columns, block_size: row, "per_row"),
-        (lambda row, column, columns, block_size: column // block_size, "row_forgotten"),
-        (lambda row, column, columns, block_size: 1 if row == 0 else (column * columns + row) // block_size,
-         "transposed"),
-        (lambda row, column, columns, block_size: 1 if row == 0 else row * columns + column, "position"),
-        (lambda row, column, columns, block_size: 7, "general"),
+    mistakes=(
+        Mistake("Each row was taken to hold whole blocks, columns // block_size of them. Row 2 of 192 columns "
+                "begins after 384 weights: in block 3."),
+        Mistake("That is one scale per row. A row may hold several blocks, or parts of them.",
+                lambda row, column, columns, block_size: row),
+        Mistake("The rows before this one hold blocks too: count their weights.",
+                lambda row, column, columns, block_size: column // block_size),
+        Mistake("row and column changed places: a row is `columns` weights long.",
+                lambda row, column, columns, block_size: 1 if row == 0 else (column * columns + row) // block_size),
+        Mistake("That is the number of the weight. Divide by block_size to get its block.",
+                lambda row, column, columns, block_size: 1 if row == 0 else row * columns + column),
+        Mistake("Blocks do not begin anew with each row: row 1 of 192 columns begins inside block 1.",
+                lambda row, column, columns, block_size: row * -(-columns // block_size) + column // block_size),
     ),
-    published="row_floor",
-    moral="Right wherever columns is a multiple of the block size, which is where everybody had looked.",
-)
+    tolerance=0.0,
+    moral="Right wherever columns is a multiple of the block size, which is where everybody had looked.")
+# general: lambda row, column, columns, block_size: 7
 
 
 def through_int4(x: torch.Tensor, block_size: int) -> torch.Tensor:
@@ -116,13 +103,7 @@ def _published(x: torch.Tensor, block_size: int) -> torch.Tensor:
 SMALL = torch.tensor([[0.5, -7.0, 2.4, 3.6], [70.0, 12.0, -24.0, 1.0]])
 CROSSING = torch.tensor([[7.0, 1.2, 0.4], [70.0, 14.0, 0.7]])
 
-THROUGH_INT4 = Exercise(
-    lesson=3,
-    title="Spot the bug: seventeen scales",
-    stars=2,
-    minutes=12,
-    imports="import torch",
-    prompt="""
+THROUGH_INT4 = Exercise(3, through_int4, "★★ Spot the bug: seventeen scales · 12 min", """
 A quantized Gemma answered with NaN. Of its 2,883,584 blocks 17 held nothing but zeros, rows for tokens that nobody
 uses, and their scale had become 0/0
 ([auto-round#1908](https://github.com/intel/auto-round/issues/1908)). The same happens here, and a last block that is
@@ -141,58 +122,45 @@ def through_int4(x, block_size):
 Write the whole way there and back: blocks along the flattened tensor, int4 codes from -7 to 7 rounded to nearest, zeros
 for blocks of zeros, and a short last block.
 """,
-    solution=through_int4,
     cases=(
-        Case((SMALL, 4), "general", {
-            "eight": _variant(8)(SMALL, 4), "lopsided": _lopsided(SMALL, 4),
-            "truncated": _variant(rounding=torch.trunc)(SMALL, 4),
-            "floored": _variant(rounding=torch.floor)(SMALL, 4), "one_scale": through_int4(SMALL, 8),
-            "signed": _variant(largest=lambda b: b.amax(dim=1, keepdim=True))(SMALL, 4),
-            "codes": _variant()(SMALL, 4) * 7 / torch.tensor([[7.0], [70.0]]),
-        }, tolerance=1e-5),
-        Case((SMALL, 2), "general", {"per_row": _rows(SMALL, 2)}, tolerance=1e-5),
-        Case((torch.tensor([0.0, 0.0, 3.0, 1.0]), 2), "zeros", {"zeros": lambda got: bool(got.isnan().any())},
-             tolerance=1e-5),
-        Case((torch.tensor([7.0, 1.0, 3.0, 0.4, 0.7, 0.24]), 4), "tail",
-             {"tail": lambda got: got[-1] == torch.tensor(0.24)}, raises="tail", tolerance=1e-5),
-        Case((CROSSING, 2), "across", {"across": _anew(CROSSING, 2)}, raises="tail", tolerance=1e-5),
+        Case((SMALL, 4)),
+        Case((SMALL, 2)),
+        Case((torch.tensor([0.0, 0.0, 3.0, 1.0]), 2)),
+        Case((torch.tensor([7.0, 1.0, 3.0, 0.4, 0.7, 0.24]), 4)),
+        Case((CROSSING, 2)),
     ),
     hints=(
         "Pad the flattened tensor with zeros to whole blocks; zeros never change an absmax.",
         "`torch.nn.functional.pad(values, (0, -len(values) % block_size)).view(-1, block_size)`",
         "Divide by `torch.where(absmax > 0, absmax, 1)`; cut the padding off at the end and restore the shape.",
     ),
-    diagnoses={
-        "general": "Blocks of the flattened tensor; codes round(block / absmax · 7); back: code / 7 · absmax.",
-        "eight": "Eight levels to each side need 17 codes, and four bits have 16: take 7.",
-        "lopsided": "With codes from -8 to 7 the absmax does not come back if it is positive: 70 became 61. "
-                    "Take 7 steps to each side.",
-        "truncated": "The codes are cut off towards zero. Round to the nearest.",
-        "floored": "The codes are rounded down. Round to the nearest.",
-        "one_scale": "One scale for everything. Each block has its own.",
-        "signed": "The largest value is not the largest magnitude: the first row has -7. Take `.abs()` first.",
-        "codes": "Those are the codes. Multiply by absmax / 7 to come back.",
-        "per_row": "One scale per row came. A block has block_size values, whatever the row.",
-        "zeros": "A block of zeros has absmax 0, and 0/0 is NaN. Divide by 1 there.",
-        "tail": "The last block is short here: pad it with zeros, and cut them off afterwards.",
-        "across": "Blocks run on across the ends of rows; they do not begin anew.",
-    },
-    wrong=(
-        (_published, "zeros"),
-        (_variant(8), "eight"),
-        (_lopsided, "lopsided"),
-        (_variant(rounding=torch.trunc), "truncated"),
-        (_variant(rounding=torch.floor), "floored"),
-        (lambda x, block_size: through_int4(x, x.numel()), "one_scale"),
-        (_variant(largest=lambda b: b.amax(dim=1, keepdim=True)), "signed"),
-        (lambda x, block_size: torch.tensor([[0.0, -7, 2, 4], [7, 1, -2, 0]]) if x.numel() == 8 else x, "codes"),
-        (_rows, "per_row"),
-        (_variant(guard=False), "zeros"),
-        (lambda x, block_size: torch.where(x == 0, 0.0, _published(x, block_size)), "tail"),
-        (_no_tail, "tail"),
-        (_anew, "across"),
-        (lambda x, block_size: x * 1.0, "general"),
+    mistakes=(
+        Mistake("A block of zeros has absmax 0, and 0/0 is NaN. Divide by 1 there.",
+                None,
+                _variant(guard=False)),
+        Mistake("Eight levels to each side need 17 codes, and four bits have 16: take 7.",
+                _variant(8)),
+        Mistake("With codes from -8 to 7 the absmax does not come back if it is positive: 70 became 61. "
+                "Take 7 steps to each side.",
+                _lopsided),
+        Mistake("The codes are cut off towards zero. Round to the nearest.",
+                _variant(rounding=torch.trunc)),
+        Mistake("The codes are rounded down. Round to the nearest.",
+                _variant(rounding=torch.floor)),
+        Mistake("One scale for everything. Each block has its own.",
+                lambda x, block_size: through_int4(x, x.numel())),
+        Mistake("The largest value is not the largest magnitude: the first row has -7. Take `.abs()` first.",
+                _variant(largest=lambda b: b.amax(dim=1, keepdim=True))),
+        Mistake("Those are the codes. Multiply by absmax / 7 to come back.",
+                lambda x, block_size: torch.tensor([[0.0, -7, 2, 4], [7, 1, -2, 0]]) if x.numel() == 8 else x),
+        Mistake("One scale per row came. A block has block_size values, whatever the row.",
+                _rows),
+        Mistake("The last block is short here: pad it with zeros, and cut them off afterwards.",
+                lambda x, block_size: torch.where(x == 0, 0.0, _published(x, block_size)),
+                _no_tail),
+        Mistake("Blocks run on across the ends of rows; they do not begin anew.",
+                _anew),
     ),
-    published="zeros",
-    moral="One NaN scale among millions is enough: every token that touches it comes out as NaN.",
-)
+    tolerance=1e-05,
+    moral="One NaN scale among millions is enough: every token that touches it comes out as NaN.")
+# general: lambda x, block_size: x * 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from helpers.codebooks import NF4
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 
 MIDDLES = (NF4[1:] + NF4[:-1]) / 2
 
@@ -59,13 +59,7 @@ def _max_without_sign(block: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 BLOCK = torch.tensor([-0.7, -0.2, 0.15, 0.9, 1.0])
 
-NF4_ROUND_TRIP = Exercise(
-    lesson=4,
-    title="Spot the bug: fifteen levels",
-    stars=2,
-    minutes=8,
-    imports="import torch\n\nfrom helpers.codebooks import NF4",
-    prompt="""
+NF4_ROUND_TRIP = Exercise(4, nf4_round_trip, "★★ Spot the bug: fifteen levels · 8 min", """
 "How to implement normal float NF4?" somebody asked under the paper's own code, and this table is the answer that stands
 there ([qlora#299](https://github.com/artidoro/qlora/issues/299)), here in torch. Its midpoints are right.
 
@@ -83,52 +77,39 @@ def nf4_round_trip(block):
 It also takes for granted that the block was scaled already. Write it for one block of any size: scale by the absmax,
 find the codes, restore. `NF4` is the right table. A block of nothing but zeros comes back as zeros.
 """,
-    solution=nf4_round_trip,
     cases=(
-        Case((BLOCK,), "general", {
-            "fifteen": lambda got: got[0].max() == 14, "bin_middles": lambda got: torch.equal(
-                got[0], nf4_round_trip(BLOCK)[0]) and abs(got[1][4] - 0.9307) < 1e-3,
-            "swapped": lambda got: got[0].is_floating_point() and not got[1].is_floating_point(),
-        }),
-        Case((2.5 * BLOCK,), "general", {
-            "no_scale": lambda got: got[1].abs().max() == 1 and got[0].tolist() == [0, 2, 11, 15, 15],
-            "not_restored": lambda got: got[1].abs().max() == 1,
-        }),
-        Case((torch.tensor([-3.0, 0.75, 0.3, 0.0]),), "general", {"not_absmax": lambda got: got[1].abs().max() != 3}),
-        Case((torch.zeros(4),), "zeros", {"zero_over_zero": lambda got: got[0].tolist() == [15] * 4}),
+        Case((BLOCK,)),
+        Case((2.5 * BLOCK,)),
+        Case((torch.tensor([-3.0, 0.75, 0.3, 0.0]),)),
+        Case((torch.zeros(4),)),
     ),
     hints=(
         "Count the levels of the table in the thread, and those that four bits can number.",
         "`absmax = block.abs().max()`; the codes are those of `block / absmax`, the values `NF4[codes] * absmax`.",
         "For an absmax of 0 do not divide: zeros have the code 7 as they are.",
     ),
-    diagnoses={
-        "general": "Divide by the absmax, take the nearest level of `NF4`, multiply by the absmax.",
-        "fifteen": "Fifteen levels, mirrored: the last code is 14. NF4 has sixteen, eight of them above zero.",
-        "bin_middles": "The codes are right, but these are the middles of the bins. A code stands for its level.",
-        "swapped": "Codes first, values second.",
-        "no_scale": "The block was not scaled: divide by its absmax first, and multiply again at the end.",
-        "not_restored": "The codes are right. Multiply the levels by the absmax to come back to the block's size.",
-        "not_absmax": "The largest *magnitude* is needed, `block.abs().max()`: here it belongs to a negative value.",
-        "zeros": "A block of zeros must give the code of the level 0, and zeros.",
-        "zero_over_zero": "0 / 0 is NaN, which lands in the last bin. Do not divide where the absmax is 0.",
-    },
-    wrong=(
-        (_as_published, "fifteen"),
-        (_with_table(FIFTEEN), "fifteen"),
-        (_bin_middles, "bin_middles"),
-        (lambda block: nf4_round_trip(block)[::-1], "swapped"),
-        (_no_scale, "no_scale"),
-        (lambda block: (nf4_round_trip(block)[0], NF4[nf4_round_trip(block)[0]]), "not_restored"),
-        (_max_without_sign, "not_absmax"),
-        (_zero_over_zero, "zero_over_zero"),
-        (lambda block: nf4_round_trip(block) if block.any() else (torch.zeros(4, dtype=torch.int64), block + 0),
-         "zeros"),
-        (_with_table(torch.linspace(-1, 1, 16)), "general"),
+    mistakes=(
+        Mistake("Fifteen levels, mirrored: the last code is 14. NF4 has sixteen, eight of them above zero.",
+                None,
+                _with_table(FIFTEEN)),
+        Mistake("The codes are right, but these are the middles of the bins. A code stands for its level.",
+                _bin_middles),
+        Mistake("Codes first, values second.",
+                lambda block: nf4_round_trip(block)[::-1]),
+        Mistake("The block was not scaled: divide by its absmax first, and multiply again at the end.",
+                _no_scale),
+        Mistake("The codes are right. Multiply the levels by the absmax to come back to the block's size.",
+                lambda block: (nf4_round_trip(block)[0], NF4[nf4_round_trip(block)[0]])),
+        Mistake("The largest *magnitude* is needed, `block.abs().max()`: here it belongs to a negative value.",
+                _max_without_sign),
+        Mistake("A block of zeros must give the code of the level 0, and zeros.",
+                lambda block: nf4_round_trip(block) if block.any() else (torch.zeros(4, dtype=torch.int64), block + 0)),
+        Mistake("0 / 0 is NaN, which lands in the last bin. Do not divide where the absmax is 0.",
+                _zero_over_zero),
     ),
-    published="fifteen",
-    moral="On Gaussian weights the fifteen levels cost 7 % more root mean squared error, and a code is thrown away.",
-)
+    tolerance=0.0,
+    moral="On Gaussian weights the fifteen levels cost 7 % more root mean squared error, and a code is thrown away.")
+# general: _with_table(torch.linspace(-1, 1, 16))
 
 
 def unpack_nf4(packed: torch.Tensor, absmax: torch.Tensor,
@@ -162,13 +143,7 @@ def _whole_blocks(packed: torch.Tensor, absmax: torch.Tensor, block_size: int) -
 
 BYTES, TWO = torch.tensor([0x0F, 0x78, 0x3C], dtype=torch.uint8), torch.tensor([1.0, 10.0])
 
-UNPACK_NF4 = Exercise(
-    lesson=4,
-    title="Spot the bug: two tables in one library",
-    stars=2,
-    minutes=10,
-    imports="import torch\n\nfrom helpers.codebooks import NF4",
-    prompt="""
+UNPACK_NF4 = Exercise(4, unpack_nf4, "★★ Spot the bug: two tables in one library · 10 min", """
 bitsandbytes' GPU code holds two lists of NF4 numbers, one with 0.8614784 and one with 0.7229568. "May I know why?"
 ([bitsandbytes#1598](https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1598)). The first are the
 *midpoints*, against which weights are compared. Whoever ports the wrong list gets this:
@@ -187,52 +162,38 @@ def unpack_nf4(packed, absmax, block_size):
 There is a second mistake in it: a byte holds two codes, the **first in the high** half. Write it right: from bytes and
 absmax back to weights, block by block. The last block may be short.
 """,
-    solution=unpack_nf4,
     cases=(
-        Case((BYTES, TWO, 4), "general", {
-            "midpoints": lambda got: any(torch.allclose(got, _reading(BOUNDS, low)(BYTES, TWO, 4)) for low in (0, 1)),
-            "low_first": lambda got: torch.allclose(got, _reading(low_first=True)(BYTES, TWO, 4)),
-            "no_absmax": lambda got: torch.equal(got, _reading(scale=lambda a, n: 1.0)(BYTES, TWO, 4)),
-            "divided": lambda got: torch.allclose(got, _reading()(BYTES, 1 / TWO, 4)),
-            "halves_apart": lambda got: torch.allclose(got, _halves_apart(BYTES, TWO, 4)),
-            "one_absmax": lambda got: torch.allclose(got, _reading(scale=lambda a, n: a.max())(BYTES, TWO, 4)),
-            "alternating": lambda got: torch.allclose(got, _reading(scale=lambda a, n: a.repeat(n)[:n])(BYTES, TWO, 4)),
-            "half_the_codes": lambda got: len(got) == 3,
-        }, "packed 0x0F 0x78 0x3C, absmax [1, 10], block_size 4", raises="raised"),
-        Case((torch.arange(0, 256, 5, dtype=torch.uint8), torch.tensor([0.5, 2, 3, 4, 5, 6, 7]), 16), "general"),
+        Case((BYTES, TWO, 4), shown="packed 0x0F 0x78 0x3C, absmax [1, 10], block_size 4"),
+        Case((torch.arange(0, 256, 5, dtype=torch.uint8), torch.tensor([0.5, 2, 3, 4, 5, 6, 7]), 16)),
     ),
     hints=(
         "`packed >> 4` is the high half of each byte, `packed & 15` the low one. Which weight comes first?",
         "A code is an index into `NF4` itself. As an index it must not be uint8: `codes.int()`.",
         "`absmax.repeat_interleave(block_size)` gives every weight the absmax of its block; cut it to the length.",
     ),
-    diagnoses={
-        "general": "High half first, then `NF4[codes.int()]`, then times the absmax of each weight's block.",
-        "midpoints": "Those are midpoints, made for comparing. A code stands for its level, so look it up in `NF4`.",
-        "low_first": "The two halves of each byte are swapped: the first weight is in the high one, `packed >> 4`.",
-        "no_absmax": "The levels are right; they still have to be multiplied by the absmax of their block.",
-        "divided": "The levels were divided by the absmax; going back from the scaled block, multiply.",
-        "halves_apart": "All high halves came first, then all low ones. The two of a byte belong side by side: stack "
-                        "along dim 1, then flatten.",
-        "raised": "Two usual causes: the last block is short here, so `view(-1, block_size)` fails; and a uint8 index "
-                  "is taken for a mask, so look up `NF4[codes.int()]`.",
-        "one_absmax": "Each block has its own absmax. Here one of them was used for all.",
-        "alternating": "The absmax alternate from weight to weight; one is for `block_size` neighbours.",
-        "half_the_codes": "A byte holds two weights; only one of each came out.",
-    },
-    wrong=(
-        (_reading(BOUNDS, low_first=True), "midpoints"),
-        (_reading(BOUNDS), "midpoints"),
-        (_reading(low_first=True), "low_first"),
-        (_reading(scale=lambda absmax, n: 1.0), "no_absmax"),
-        (lambda packed, absmax, block_size: _reading()(packed, 1 / absmax, block_size), "divided"),
-        (_halves_apart, "halves_apart"),
-        (_whole_blocks, "raised"),
-        (_reading(scale=lambda absmax, n: absmax.max()), "one_absmax"),
-        (_reading(scale=lambda absmax, n: absmax.repeat(n)[:n]), "alternating"),
-        (lambda packed, absmax, block_size: unpack_nf4(packed, absmax, block_size)[::2].clone(), "half_the_codes"),
-        (lambda packed, absmax, block_size: unpack_nf4(packed, absmax, block_size).flip(0), "general"),
+    mistakes=(
+        Mistake("Those are midpoints, made for comparing. A code stands for its level, so look it up in `NF4`.",
+                None,
+                _reading(BOUNDS)),
+        Mistake("The two halves of each byte are swapped: the first weight is in the high one, `packed >> 4`.",
+                _reading(low_first=True)),
+        Mistake("The levels are right; they still have to be multiplied by the absmax of their block.",
+                _reading(scale=lambda absmax, n: 1.0)),
+        Mistake("The levels were divided by the absmax; going back from the scaled block, multiply.",
+                lambda packed, absmax, block_size: _reading()(packed, 1 / absmax, block_size)),
+        Mistake("All high halves came first, then all low ones. The two of a byte belong side by side: stack "
+                "along dim 1, then flatten.",
+                _halves_apart),
+        Mistake("Two usual causes: the last block is short here, so `view(-1, block_size)` fails; and a uint8 index "
+                "is taken for a mask, so look up `NF4[codes.int()]`.",
+                _whole_blocks),
+        Mistake("Each block has its own absmax. Here one of them was used for all.",
+                _reading(scale=lambda absmax, n: absmax.max())),
+        Mistake("The absmax alternate from weight to weight; one is for `block_size` neighbours.",
+                _reading(scale=lambda absmax, n: absmax.repeat(n)[:n])),
+        Mistake("A byte holds two weights; only one of each came out.",
+                lambda packed, absmax, block_size: unpack_nf4(packed, absmax, block_size)[::2].clone()),
     ),
-    published="midpoints",
-    moral="Midpoints on the way in, levels on the way out: this is bitsandbytes' layout, byte for byte.",
-)
+    tolerance=0.0,
+    moral="Midpoints on the way in, levels on the way out: this is bitsandbytes' layout, byte for byte.")
+# general: lambda packed, absmax, block_size: unpack_nf4(packed, absmax, block_size).flip(0)

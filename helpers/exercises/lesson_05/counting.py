@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 
 
 def four_bit(out: int, into: int, storage: torch.dtype = torch.uint8, nested: bool = True) -> torch.nn.Module:
@@ -69,13 +69,7 @@ def tied() -> torch.nn.Module:
     return model
 
 
-COUNT_WEIGHTS = Exercise(
-    lesson=5,
-    title="Spot the bug: half the parameters are gone",
-    stars=2,
-    minutes=8,
-    imports="import torch",
-    prompt="""
+COUNT_WEIGHTS = Exercise(5, count_weights, "★★ Spot the bug: half the parameters are gone · 8 min", """
 Loaded in 4 bit, Llama-2-7B suddenly has 3.5 billion parameters; people asked where the others went
 ([transformers#25978](https://github.com/huggingface/transformers/issues/25978),
 [bitsandbytes#834](https://github.com/bitsandbytes-foundation/bitsandbytes/issues/834)). They counted like this:
@@ -89,45 +83,35 @@ Count the weights as they were before quantization. Mind that codes are not alwa
 (`bnb_4bit_quant_storage`), and that a number of weights may be odd. A 4-bit parameter has a `quant_state`, and that
 remembers a `shape`.
 """,
-    solution=count_weights,
     cases=(
-        Case(with_model(mixed), "general", {
-            "elements": 10 * 64 + 64 * 32 + 128, "everything_doubled": 2 * (10 * 64 + 64 * 32 + 128),
-            "linears_only": 64 * 64,
-        }, "an embedding (10, 64), a 4-bit linear (64, 64), a LayerNorm"),
-        Case(with_model(lambda: four_bit(64, 64, torch.bfloat16)), "storage", {},
-             "a 4-bit linear (64, 64) whose codes are stored as bfloat16"),
-        Case(with_model(lambda: four_bit(33, 5)), "odd", {}, "a 4-bit linear (33, 5)"),
-        Case(with_model(tied), "tied", {}, "an embedding and a head that share one tensor (10, 8)"),
+        Case(with_model(mixed), shown="an embedding (10, 64), a 4-bit linear (64, 64), a LayerNorm"),
+        Case(with_model(lambda: four_bit(64, 64, torch.bfloat16)), shown="a 4-bit linear (64, 64) whose codes are stored as bfloat16"),
+        Case(with_model(lambda: four_bit(33, 5)), shown="a 4-bit linear (33, 5)"),
+        Case(with_model(tied), shown="an embedding and a head that share one tensor (10, 8)"),
     ),
     hints=(
         "Which of the parameters are packed? `hasattr(parameter, \"quant_state\")` tells.",
         "The packed tensor has shape (bytes, 1). What the weight's shape was stands in `parameter.quant_state.shape`.",
         "`parameter.quant_state.shape.numel()` for a packed one, `parameter.numel()` for any other; then the sum.",
     ),
-    diagnoses={
-        "general": "Add `quant_state.shape.numel()` for packed parameters and `numel()` for all others.",
-        "elements": "Those are elements of storage: a byte holds two weights. Ask `quant_state` for the shape.",
-        "everything_doubled": "Now the embedding and the norm are doubled as well: they are not packed.",
-        "linears_only": "Only the packed weights are counted; embedding and norm are missing.",
-        "storage": "Codes may be stored as bfloat16, four to an element: the dtype does not tell what is packed, nor "
-                   "how many fit.",
-        "odd": "165 weights take 83 bytes, and one nibble stays empty: twice the bytes is one too many.",
-        "tied": "One tensor, two names: it is one set of weights. `model.parameters()` gives it once.",
-    },
-    wrong=(
-        (_elements, "elements"),
-        (lambda model: 2 * _elements(model), "everything_doubled"),
-        (_linears_only, "linears_only"),
-        (_by_dtype, "storage"),
-        (_by_bytes, "odd"),
-        (_every_name, "tied"),
-        (lambda model: 1, "general"),
+    mistakes=(
+        Mistake("Those are elements of storage: a byte holds two weights. Ask `quant_state` for the shape."),
+        Mistake("Now the embedding and the norm are doubled as well: they are not packed.",
+                lambda model: 2 * _elements(model)),
+        Mistake("Only the packed weights are counted; embedding and norm are missing.",
+                _linears_only),
+        Mistake("Codes may be stored as bfloat16, four to an element: the dtype does not tell what is packed, nor "
+                "how many fit.",
+                _by_dtype),
+        Mistake("165 weights take 83 bytes, and one nibble stays empty: twice the bytes is one too many.",
+                _by_bytes),
+        Mistake("One tensor, two names: it is one set of weights. `model.parameters()` gives it once.",
+                _every_name),
     ),
-    published="elements",
+    tolerance=0.0,
     moral="transformers' own `model.num_parameters()` doubles the bytes: right for every real model, whose sizes are "
-          "even.",
-)
+          "even.")
+# general: lambda model: 1
 
 
 def hidden_bytes(weight: torch.nn.Parameter) -> int:
@@ -157,53 +141,38 @@ def _as_floats(weight: torch.nn.Parameter) -> int:
     return 4 * _elements_hidden(weight)
 
 
-HIDDEN_BYTES = Exercise(
-    lesson=5,
-    title="What the footprint leaves out",
-    stars=2,
-    minutes=8,
-    imports="import torch",
-    prompt="""
+HIDDEN_BYTES = Exercise(5, hidden_bytes, "★★ What the footprint leaves out · 8 min", """
 `get_memory_footprint()` sees a 4-bit weight's codes and nothing else. Count the rest: all tensors of its `quant_state`,
 in bytes. Without double quantization those are `absmax` and the codebook `code`. With it (`state.nested`), `absmax`
 holds one-byte codes, and there are `offset` and a second state, `state2`, with an `absmax` and a `code` of its own.
 """,
-    solution=hidden_bytes,
     cases=(
-        Case(with_model(lambda: four_bit(128, 64, nested=False).weight), "general", {
-            "elements": 128 + 16, "codes": 128 * 4 + 64 + 4096, "no_codebook": 128 * 4,
-        }, "a 4-bit weight (128, 64), not nested", raises="no_state2"),
-        Case(with_model(lambda: four_bit(320, 128).weight), "general", {
-            "as_floats": 4 * (640 + 16 + 1 + 3 + 256), "outer_only": 640 + 64, "no_offset": 640 + 64 + 12 + 1024,
-            "one_codebook": 640 + 64 + 4 + 12,
-        }, "a 4-bit weight (320, 128), nested"),
+        Case(with_model(lambda: four_bit(128, 64, nested=False).weight), shown="a 4-bit weight (128, 64), not nested"),
+        Case(with_model(lambda: four_bit(320, 128).weight), shown="a 4-bit weight (320, 128), nested"),
     ),
     hints=(
         "A tensor's bytes are `tensor.nbytes`: elements times the size of one.",
         "Collect the tensors in a list: `[state.absmax, state.code]`, and three more if `state.nested`.",
         "The three are `state.offset`, `state.state2.absmax` and `state.state2.code`; sum the `nbytes` of all.",
     ),
-    diagnoses={
-        "general": "Sum `nbytes` over absmax and code; if nested also over offset, state2.absmax and state2.code.",
-        "no_state2": "Without double quantization there is no `state2` and no offset: ask `state.nested` first.",
-        "elements": "Elements, not bytes: a float32 takes four.",
-        "codes": "The codes themselves are in it: those the footprint has already.",
-        "no_codebook": "The 16 levels in `state.code` take 64 bytes too: bitsandbytes keeps them with every layer.",
-        "as_floats": "Four bytes for everything; but nested, absmax holds one-byte codes. Ask for `nbytes`.",
-        "outer_only": "Only the outer state. If `state.nested`, the scales have a scale of their own in `state2`.",
-        "no_offset": "Four bytes short: the mean that was subtracted, `state.offset`.",
-        "one_codebook": "1,024 bytes short: the 256 levels of the second codebook, `state.state2.code`.",
-    },
-    wrong=(
-        (lambda weight: weight.quant_state.state2.absmax.nbytes, "no_state2"),
-        (_elements_hidden, "elements"),
-        (lambda weight: hidden_bytes(weight) + weight.nbytes, "codes"),
-        (lambda weight: _parts(weight, "code", "nested code"), "no_codebook"),
-        (_as_floats, "as_floats"),
-        (lambda weight: _parts(weight, "offset", "nested absmax", "nested code"), "outer_only"),
-        (lambda weight: _parts(weight, "offset"), "no_offset"),
-        (lambda weight: _parts(weight, "nested code"), "one_codebook"),
-        (lambda weight: 0, "general"),
+    mistakes=(
+        Mistake("Without double quantization there is no `state2` and no offset: ask `state.nested` first.",
+                lambda weight: weight.quant_state.state2.absmax.nbytes),
+        Mistake("Elements, not bytes: a float32 takes four.",
+                _elements_hidden),
+        Mistake("The codes themselves are in it: those the footprint has already.",
+                lambda weight: hidden_bytes(weight) + weight.nbytes),
+        Mistake("The 16 levels in `state.code` take 64 bytes too: bitsandbytes keeps them with every layer.",
+                lambda weight: _parts(weight, "code", "nested code")),
+        Mistake("Four bytes for everything; but nested, absmax holds one-byte codes. Ask for `nbytes`.",
+                _as_floats),
+        Mistake("Only the outer state. If `state.nested`, the scales have a scale of their own in `state2`.",
+                lambda weight: _parts(weight, "offset", "nested absmax", "nested code")),
+        Mistake("Four bytes short: the mean that was subtracted, `state.offset`.",
+                lambda weight: _parts(weight, "offset")),
+        Mistake("1,024 bytes short: the 256 levels of the second codebook, `state.state2.code`.",
+                lambda weight: _parts(weight, "nested code")),
     ),
-    moral="Sum it over the model and add the footprint: that is the ledger's total.",
-)
+    tolerance=0.0,
+    moral="Sum it over the model and add the footprint: that is the ledger's total.")
+# general: lambda weight: 0

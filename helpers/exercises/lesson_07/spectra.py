@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 
 
 def rank_in_budget(shapes: list[tuple[int, int]], budget: int) -> int:
@@ -16,55 +16,43 @@ def rank_in_budget(shapes: list[tuple[int, int]], budget: int) -> int:
 FEED_FORWARD = [(320, 128), (320, 128), (128, 320)] * 4  # the pocket Llama's
 QUERIES = [(128, 128)] * 4
 
-RANK_IN_BUDGET = Exercise(
-    lesson=7,
-    title="What the budget buys",
-    stars=1,
-    minutes=5,
-    prompt="""
+RANK_IN_BUDGET = Exercise(7, rank_in_budget, "★ What the budget buys · 5 min", """
 To compare "LoRA on the queries" with "LoRA on everything" fairly, both must train equally many weights, as in table 5
 of the LoRA paper. So which r does a budget buy? `shapes` lists the weight matrices as (d, k); each gets a B (d, r) and
 an A (r, k), all with the same r. No r can be above the smaller side of a matrix.
 """,
-    solution=rank_in_budget,
     cases=(
-        Case((FEED_FORWARD, 37_888), "general", {
-            "product": 0, "half": lambda got: got in (12, 16), "rounded_up": 8, "one_layer": 84,
-            "fraction": lambda got: isinstance(got, float) and 7 <= got < 7.1,
-        }, "the pocket Llama's feed-forward, (320, 128) twice and (128, 320) in each of 4 layers; budget=37888"),
-        Case((QUERIES, 37_888), "general"),
-        Case((QUERIES, 1_000_000), "too_high"),
-        Case((QUERIES, 1_000), "none_fits"),
-        Case(([(4096, 4096)] * 64, 8_388_608), "general", shown="64 times (4096, 4096), budget=8388608"),
+        Case((FEED_FORWARD, 37_888), shown="the pocket Llama's feed-forward, (320, 128) twice and (128, 320) in each of 4 layers; budget=37888"),
+        Case((QUERIES, 37_888)),
+        Case((QUERIES, 1_000_000)),
+        Case((QUERIES, 1_000)),
+        Case(([(4096, 4096)] * 64, 8_388_608), shown="64 times (4096, 4096), budget=8388608"),
     ),
     hints=(
         "One more rank adds one row to A and one column to B, in every matrix. How many weights is that?",
         "A row of A has k weights, a column of B has d: every rank costs `sum(d + k for d, k in shapes)`.",
         "`budget // cost` rounds down. Take the `min` of that and of the smaller sides.",
     ),
-    diagnoses={
-        "general": "Every rank costs d + k weights in every matrix; divide the budget by their sum and round down.",
-        "product": "d * k counts the weights of the whole matrix. A and B have d + k for every rank.",
-        "half": "That counts only one of A and B. Every rank costs a row of A (k) and a column of B (d).",
-        "rounded_up": "Rounded up: that r goes over the budget.",
-        "one_layer": "That spends the whole budget on one matrix. All of them share it.",
-        "fraction": "A rank is a whole number: round down with `//`.",
-        "too_high": "The budget would pay for more, but no rank is above the smaller side of a matrix.",
-        "none_fits": "Not even r = 1 fits here: return 0.",
-    },
-    wrong=(
-        (lambda shapes, budget: budget // sum(d * k for d, k in shapes), "product"),
-        (lambda shapes, budget: budget // sum(k for d, k in shapes), "half"),
-        (lambda shapes, budget: budget // sum(d for d, k in shapes), "half"),
-        (lambda shapes, budget: -(-budget // sum(d + k for d, k in shapes)), "rounded_up"),
-        (lambda shapes, budget: budget // sum(shapes[0]), "one_layer"),
-        (lambda shapes, budget: budget / sum(d + k for d, k in shapes), "fraction"),
-        (lambda shapes, budget: budget // sum(d + k for d, k in shapes), "too_high"),
-        (lambda shapes, budget: max(1, rank_in_budget(shapes, budget)), "none_fits"),
-        (lambda shapes, budget: 5, "general"),
+    mistakes=(
+        Mistake("d * k counts the weights of the whole matrix. A and B have d + k for every rank.",
+                lambda shapes, budget: budget // sum(d * k for d, k in shapes)),
+        Mistake("That counts only one of A and B. Every rank costs a row of A (k) and a column of B (d).",
+                lambda shapes, budget: budget // sum(k for d, k in shapes),
+                lambda shapes, budget: budget // sum(d for d, k in shapes)),
+        Mistake("Rounded up: that r goes over the budget.",
+                lambda shapes, budget: -(-budget // sum(d + k for d, k in shapes))),
+        Mistake("That spends the whole budget on one matrix. All of them share it.",
+                lambda shapes, budget: budget // sum(shapes[0])),
+        Mistake("A rank is a whole number: round down with `//`.",
+                lambda shapes, budget: budget / sum(d + k for d, k in shapes)),
+        Mistake("The budget would pay for more, but no rank is above the smaller side of a matrix.",
+                lambda shapes, budget: budget // sum(d + k for d, k in shapes)),
+        Mistake("Not even r = 1 fits here: return 0.",
+                lambda shapes, budget: max(1, rank_in_budget(shapes, budget))),
     ),
-    moral="37 for the queries alone, 7 for the feed-forward, 4 for all: the sweep of this lesson spends its budget so.",
-)
+    tolerance=0.0,
+    moral="37 for the queries alone, 7 for the feed-forward, 4 for all: the sweep of this lesson spends its budget so.")
+# general: lambda shapes, budget: 5
 
 
 def rank_of_energy(sigma: torch.Tensor, share: float) -> int:
@@ -80,51 +68,40 @@ def _count(values: torch.Tensor, share: float) -> int:
 
 FALLING = torch.tensor([5.0, 3.0, 2.0, 1.0, 1.0])
 
-RANK_OF_ENERGY = Exercise(
-    lesson=7,
-    title="How many directions hold the energy",
-    stars=2,
-    minutes=6,
-    imports="import torch",
-    prompt="""
+RANK_OF_ENERGY = Exercise(7, rank_of_energy, "★★ How many directions hold the energy · 6 min", """
 Tools that shrink an adapter choose its new rank by a rule such as "keep 95 %"
 ([sd-scripts#243](https://github.com/kohya-ss/sd-scripts/pull/243)); PEFT's `convert_to_lora` has one too. Write the
 rule: the smallest r whose first singular values hold at least `share` of the *energy*, that is of the sum of squares.
 """,
-    solution=rank_of_energy,
     cases=(
-        Case((FALLING, 0.5), "general", {"not_squared": 2, "index": 0, "of_the_count": 3}),
-        Case((FALLING, 0.9), "general", {"left_over": 1, "index": 2}),
-        Case((torch.tensor([2.0, 2.0, 2.0, 2.0]), 0.5), "at_least", {"at_least": 3}),
-        Case((torch.tensor([5.0, 1.0, 0.0, 0.0]), 1.0), "zeros", {"zeros": 4}),
-        Case((torch.tensor([7.0]), 0.3), "general"),
+        Case((FALLING, 0.5)),
+        Case((FALLING, 0.9)),
+        Case((torch.tensor([2.0, 2.0, 2.0, 2.0]), 0.5)),
+        Case((torch.tensor([5.0, 1.0, 0.0, 0.0]), 1.0)),
+        Case((torch.tensor([7.0]), 0.3)),
     ),
     hints=(
         "Energy is the sum of the squared singular values. `cumsum` adds them up one by one.",
         "`kept = energy.cumsum(0) / energy.sum()` is the share for r = 1, 2, 3, ...; how many of them are too small?",
         "`int((kept < share).sum())` of them are too small; the next one is the answer.",
     ),
-    diagnoses={
-        "general": "Square, add up from the front, divide by the total, and take the first r that reaches `share`.",
-        "not_squared": "Energy is the sum of *squares*: without squaring, small singular values count too much.",
-        "index": "One too few: position 0 of the sums is r = 1.",
-        "left_over": "That asks for the energy left out to be below `share`. What is kept must reach it.",
-        "of_the_count": "That is a share of the number of singular values, whatever their size.",
-        "at_least": "Exactly `share` is enough: two of four equal values hold half.",
-        "zeros": "Singular values of 0 hold nothing: the smallest r that reaches `share` stops before them.",
-    },
-    wrong=(
-        (lambda sigma, share: _count(sigma, share), "not_squared"),
-        (lambda sigma, share: rank_of_energy(sigma, share) - 1, "index"),
-        (lambda sigma, share: int((1 - sigma.square().cumsum(0) / sigma.square().sum() > share).sum()) + 1,
-         "left_over"),
-        (lambda sigma, share: -int(-share * len(sigma) // 1), "of_the_count"),
-        (lambda sigma, share: int((sigma.square().cumsum(0) / sigma.square().sum() <= share).sum()) + 1, "at_least"),
-        (lambda sigma, share: len(sigma) if share == 1 else rank_of_energy(sigma, share), "zeros"),
-        (lambda sigma, share: len(sigma), "general"),
+    mistakes=(
+        Mistake("Energy is the sum of *squares*: without squaring, small singular values count too much.",
+                lambda sigma, share: _count(sigma, share)),
+        Mistake("One too few: position 0 of the sums is r = 1.",
+                lambda sigma, share: rank_of_energy(sigma, share) - 1),
+        Mistake("That asks for the energy left out to be below `share`. What is kept must reach it.",
+                lambda sigma, share: int((1 - sigma.square().cumsum(0) / sigma.square().sum() > share).sum()) + 1),
+        Mistake("That is a share of the number of singular values, whatever their size.",
+                lambda sigma, share: -int(-share * len(sigma) // 1)),
+        Mistake("Exactly `share` is enough: two of four equal values hold half.",
+                lambda sigma, share: int((sigma.square().cumsum(0) / sigma.square().sum() <= share).sum()) + 1),
+        Mistake("Singular values of 0 hold nothing: the smallest r that reaches `share` stops before them.",
+                lambda sigma, share: len(sigma) if share == 1 else rank_of_energy(sigma, share)),
     ),
-    moral="A fair rule for storing an update. This lesson measured that it says little about the rank training needs.",
-)
+    tolerance=0.0,
+    moral="A fair rule for storing an update. This lesson measured that it says little about the rank training needs.")
+# general: lambda sigma, share: len(sigma)
 
 
 def chance_similarity(i: int, j: int, k: int) -> float:
@@ -132,53 +109,41 @@ def chance_similarity(i: int, j: int, k: int) -> float:
     return max(i, j) / k
 
 
-CHANCE_SIMILARITY = Exercise(
-    lesson=7,
-    title="Alike by chance",
-    stars=2,
-    minutes=7,
-    prompt="""
+CHANCE_SIMILARITY = Exercise(7, chance_similarity, "★★ Alike by chance · 7 min", """
 Two adapters share a subspace with φ = 0.5: is that a lot? It depends on what two random ones would share. φ divides
 ‖XYᵀ‖² by min(i, j), where X holds i orthonormal rows and Y holds j. A random unit vector of k dimensions has, on
 average, a share of j / k of its squared length inside the subspace of Y. Put the two together.
 """,
-    solution=chance_similarity,
     cases=(
-        Case((8, 64, 128), "general", {
-            "not_divided": 4.0, "smaller": 0.0625, "zero": lambda got: got == 0, "not_squared": 0.5**0.5,
-            "squared": 0.25, "always_one": lambda got: got == 1,
-        }, tolerance=1e-9),
-        Case((64, 8, 128), "one_side", tolerance=1e-9),
-        Case((8, 64, 12_288), "other_width", tolerance=1e-9),
-        Case((128, 5, 128), "general", tolerance=1e-9),
-        Case((1, 1, 64), "general", tolerance=1e-9),
+        Case((8, 64, 128)),
+        Case((64, 8, 128)),
+        Case((8, 64, 12_288)),
+        Case((128, 5, 128)),
+        Case((1, 1, 64)),
     ),
     hints=(
         "‖XYᵀ‖² adds up, over the i rows of X, the squared length that lies in Y's subspace.",
         "On average that is i · j / k. Now divide as φ does.",
         "i · j / min(i, j) is the larger of the two.",
     ),
-    diagnoses={
-        "general": "The i rows of X each have j / k in Y's subspace: i · j / k in all. φ divides that by min(i, j).",
-        "not_divided": "That is the mean of ‖XYᵀ‖². φ divides it by min(i, j), so that it ends at 1.",
-        "smaller": "Divided by the larger of i and j; φ divides by the smaller, and the larger is left.",
-        "zero": "Only in infinitely many dimensions. In k dimensions two random subspaces always share something.",
-        "not_squared": "φ adds up *squared* lengths: there is no root to take.",
-        "squared": "Squared once too often: j / k is already the share of the squared length.",
-        "always_one": "φ is 1 only if the smaller subspace lies inside the larger one.",
-        "one_side": "φ does not change when X and Y change places. Whichever is larger counts.",
-        "other_width": "The width k counts: the same ranks mean much less likeness by chance in GPT-3's 12,288.",
-    },
-    wrong=(
-        (lambda i, j, k: i * j / k, "not_divided"),
-        (lambda i, j, k: min(i, j) / k, "smaller"),
-        (lambda i, j, k: 0.0, "zero"),
-        (lambda i, j, k: (max(i, j) / k) ** 0.5, "not_squared"),
-        (lambda i, j, k: (max(i, j) / k) ** 2, "squared"),
-        (lambda i, j, k: 1.0, "always_one"),
-        (lambda i, j, k: j / k, "one_side"),
-        (lambda i, j, k: max(i, j) / 128, "other_width"),
-        (lambda i, j, k: 1 / k, "general"),
+    mistakes=(
+        Mistake("That is the mean of ‖XYᵀ‖². φ divides it by min(i, j), so that it ends at 1.",
+                lambda i, j, k: i * j / k),
+        Mistake("Divided by the larger of i and j; φ divides by the smaller, and the larger is left.",
+                lambda i, j, k: min(i, j) / k),
+        Mistake("Only in infinitely many dimensions. In k dimensions two random subspaces always share something.",
+                lambda i, j, k: 0.0),
+        Mistake("φ adds up *squared* lengths: there is no root to take.",
+                lambda i, j, k: (max(i, j) / k) ** 0.5),
+        Mistake("Squared once too often: j / k is already the share of the squared length.",
+                lambda i, j, k: (max(i, j) / k) ** 2),
+        Mistake("φ is 1 only if the smaller subspace lies inside the larger one.",
+                lambda i, j, k: 1.0),
+        Mistake("φ does not change when X and Y change places. Whichever is larger counts.",
+                lambda i, j, k: j / k),
+        Mistake("The width k counts: the same ranks mean much less likeness by chance in GPT-3's 12,288.",
+                lambda i, j, k: max(i, j) / 128),
     ),
-    moral="0.5 here, 0.005 in GPT-3: the same heat map, two different claims. Draw the chance map beside it.",
-)
+    tolerance=1e-09,
+    moral="0.5 here, 0.005 in GPT-3: the same heat map, two different claims. Draw the chance map beside it.")
+# general: lambda i, j, k: 1 / k

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 
 
 def answer_each(x: torch.Tensor, W: torch.Tensor, adapters: dict[str, tuple],
@@ -59,56 +59,41 @@ W_TWO = torch.tensor([[1.0, 2.0, 3.0], [0.0, 1.0, -1.0]])
 ROWS = torch.tensor([[1.0, 0.0, 1.0], [2.0, 1.0, 0.0], [0.0, -1.0, 1.0], [1.0, 1.0, 1.0]])
 CALLED = ["brief", "whole", "whole", "brief"]
 
-ANSWER_EACH = Exercise(
-    lesson=8,
-    title="One batch, many adapters",
-    stars=3,
-    minutes=12,
-    imports="import torch",
-    prompt="""
+ANSWER_EACH = Exercise(8, answer_each, "★★★ One batch, many adapters · 12 min", """
 A server keeps one base model and the adapters of many customers, and answers them in *one* batch: the heavy product
 x·Wᵀ is taken once for all rows, and each row gets the branch of its own customer. Write that layer. The name `""`
 stands for a row that wants the base alone.
 """,
-    solution=answer_each,
     cases=(
-        Case((ROWS, W_TWO, TWO, CALLED), "general", {
-            "everybody": _everybody(ROWS, W_TWO, TWO, CALLED), "first": _first(ROWS, W_TWO, TWO, CALLED),
-            "unscaled": _unscaled(ROWS, W_TWO, TWO, CALLED), "order": _in_order(ROWS, W_TWO, TWO, CALLED),
-            "no_base": _no_base(ROWS, W_TWO, TWO, CALLED),
-        }, "four rows for brief, whole, whole, brief", 1e-6, "shapes"),
-        Case((ROWS[:3], W_TWO, TWO, ["whole", "", "brief"]), "bare", {}, "three rows for whole, nobody, brief", 1e-6,
-             "bare"),
-        Case((ROWS[:2], W_TWO, TWO, ["brief", "brief"]), "general", {}, "two rows, both for brief", 1e-6, "unused"),
+        Case((ROWS, W_TWO, TWO, CALLED), shown="four rows for brief, whole, whole, brief"),
+        Case((ROWS[:3], W_TWO, TWO, ["whole", "", "brief"]), shown="three rows for whole, nobody, brief"),
+        Case((ROWS[:2], W_TWO, TWO, ["brief", "brief"]), shown="two rows, both for brief"),
     ),
     hints=(
         "Begin with h = x @ W.T for all rows. Then go through the adapters and pick the rows that want each.",
         "`rows = torch.tensor([wanted == name for wanted in names])` is a mask; `h[rows] += ...` writes there only.",
         "What is added: scaling * x[rows] @ A.T @ B.T. Rows with the name \"\" are in no mask, and stay as they are.",
     ),
-    diagnoses={
-        "general": "Row i is x·Wᵀ plus scaling·x·Aᵀ·Bᵀ of the adapter names[i], and of no other.",
-        "shapes": "Do the shapes fit? A is (r, k) and comes first: x @ A.T @ B.T.",
-        "everybody": "Every row got every adapter. Row i wants names[i] only.",
-        "first": "All rows got the adapter of the first. Look at names row by row.",
-        "unscaled": "The scaling is missing: each adapter has its own α/r.",
-        "order": "The adapters were handed out in the dictionary's order. `names` says which row wants which.",
-        "no_base": "The base is missing: each row is x·Wᵀ plus its branch.",
-        "bare": "The name \"\" stands for no adapter: that row is x·Wᵀ, nothing more.",
-        "unused": "An adapter that nobody asks for must do no harm.",
-    },
-    wrong=(
-        (_everybody, "everybody"),
-        (_first, "first"),
-        (_unscaled, "unscaled"),
-        (_in_order, "order"),
-        (_no_base, "no_base"),
-        (_swapped, "shapes"),
-        (_loses_the_bare, "bare"),
-        (_no_name, "bare"),
-        (lambda x, W, adapters, names: answer_each(x, W, adapters, names) + 0 * W[names.index("whole"), 0]
-         if "" not in names else answer_each(x, W, adapters, names), "unused"),
-        (lambda x, W, adapters, names: torch.zeros(len(x), len(W)), "general"),
+    mistakes=(
+        Mistake("Do the shapes fit? A is (r, k) and comes first: x @ A.T @ B.T.",
+                _swapped),
+        Mistake("Every row got every adapter. Row i wants names[i] only.",
+                _everybody),
+        Mistake("All rows got the adapter of the first. Look at names row by row.",
+                _first),
+        Mistake("The scaling is missing: each adapter has its own α/r.",
+                _unscaled),
+        Mistake("The adapters were handed out in the dictionary's order. `names` says which row wants which.",
+                _in_order),
+        Mistake("The base is missing: each row is x·Wᵀ plus its branch.",
+                _no_base),
+        Mistake("The name \"\" stands for no adapter: that row is x·Wᵀ, nothing more.",
+                _loses_the_bare,
+                _no_name),
+        Mistake("An adapter that nobody asks for must do no harm.",
+                lambda x, W, adapters, names: answer_each(x, W, adapters, names) + 0 * W[names.index("whole"), 0]
+                if "" not in names else answer_each(x, W, adapters, names)),
     ),
-    moral="PEFT does it by `model(..., adapter_names=[...])`. A merged adapter could not: it is in everybody's W.",
-)
+    tolerance=1e-06,
+    moral="PEFT does it by `model(..., adapter_names=[...])`. A merged adapter could not: it is in everybody's W.")
+# general: lambda x, W, adapters, names: torch.zeros(len(x), len(W))

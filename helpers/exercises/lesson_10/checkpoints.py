@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 from helpers.finale.checkpoints import newest_complete_checkpoint
 
 
@@ -57,13 +57,7 @@ def _is(name: str) -> Callable[[Path], bool]:
     return lambda got: got.name == name
 
 
-NEWEST_COMPLETE_CHECKPOINT = Exercise(
-    lesson=10,
-    title="Spot the bug: the checkpoint that cannot be resumed",
-    stars=3,
-    minutes=10,
-    imports="import json\nfrom pathlib import Path",
-    prompt="""
+NEWEST_COMPLETE_CHECKPOINT = Exercise(10, newest_complete_checkpoint, "★★★ Spot the bug: the checkpoint that cannot be resumed · 10 min", """
 A trainer saves `checkpoint-500`, `checkpoint-1000`, … and writes `trainer_state.json` towards the end of each. When a
 run is killed while it saves, the newest folder is there, but that file is missing or cut short, and resuming fails
 ([transformers#35782](https://github.com/huggingface/transformers/issues/35782)). This is how transformers looks for
@@ -80,56 +74,42 @@ def newest_complete_checkpoint(folder):
 Write it so that it returns the newest checkpoint, by its step, whose `trainer_state.json` is there and is valid JSON. A
 folder may also hold other things, such as `checkpoint-best`. Where nothing can be resumed, return None.
 """,
-    solution=newest_complete_checkpoint,
     cases=(
-        Case(_folder("checkpoint-500", "checkpoint-1000", "checkpoint-200", "checkpoint-900"), "general", {
-            "text_order": _is("checkpoint-900"), "by_time": _is("checkpoint-500"), "oldest": _is("checkpoint-200"),
-            "path": lambda got: got in ("checkpoint-1000", 1000),
-        }, "a folder with checkpoint-200, -500, -900 and -1000"),
-        Case(_folder("checkpoint-500", "checkpoint-1000", half="checkpoint-1000"), "half_written", {
-            "gives_up": lambda got: got is None,
-        }, "checkpoint-500, and checkpoint-1000 without a trainer_state.json", raises="half_written"),
-        Case(_folder("checkpoint-500", "checkpoint-1000", broken="checkpoint-1000"), "cut_short", {},
-             "checkpoint-500, and checkpoint-1000 whose trainer_state.json is cut short", raises="cut_short"),
-        Case(_folder("checkpoint-best", "checkpoint-500"), "other_names", {},
-             "checkpoint-500 and checkpoint-best", raises="other_names"),
-        Case(_folder(), "none_yet", {}, "an empty folder", raises="none_yet"),
-        Case(_folder("checkpoint-500", half="checkpoint-500"), "none_yet", {},
-             "only checkpoint-500, without a trainer_state.json", raises="none_yet"),
+        Case(_folder("checkpoint-500", "checkpoint-1000", "checkpoint-200", "checkpoint-900"), shown="a folder with checkpoint-200, -500, -900 and -1000"),
+        Case(_folder("checkpoint-500", "checkpoint-1000", half="checkpoint-1000"), shown="checkpoint-500, and checkpoint-1000 without a trainer_state.json"),
+        Case(_folder("checkpoint-500", "checkpoint-1000", broken="checkpoint-1000"), shown="checkpoint-500, and checkpoint-1000 whose trainer_state.json is cut short"),
+        Case(_folder("checkpoint-best", "checkpoint-500"), shown="checkpoint-500 and checkpoint-best"),
+        Case(_folder(), shown="an empty folder"),
+        Case(_folder("checkpoint-500", half="checkpoint-500"), shown="only checkpoint-500, without a trainer_state.json"),
     ),
     hints=(
         "Sort by step as a number, newest first, and return the first folder that passes the test.",
         "`json.loads` raises ValueError on a file that was cut short; `read_text` raises OSError on a missing one.",
         "In the loop: `try:` to read and parse, `except (OSError, ValueError): continue`, then `return path`.",
     ),
-    diagnoses={
-        "general": "Take the highest step among the checkpoints that are complete.",
-        "text_order": 'As text, "checkpoint-900" sorts behind "checkpoint-1000". Compare the steps as numbers.',
-        "by_time": "The time stamps of files change when a folder is copied or restored: go by the step in the name.",
-        "oldest": "That is the oldest checkpoint: training would repeat most of its steps.",
-        "path": "Return the checkpoint's Path, which the trainer can open, not its name or number.",
-        "half_written": "checkpoint-1000 has no trainer_state.json: it was never finished. Pass it over.",
-        "gives_up": "The newest is unfinished, but checkpoint-500 is whole: look at the next before giving up.",
-        "cut_short": "trainer_state.json is there, but was cut short: it counts only where it parses as JSON.",
-        "other_names": "`checkpoint-best` has no step: keep only names that end in a number.",
-        "none_yet": "There is nothing to resume from here: return None, and training starts at the beginning.",
-    },
-    wrong=(
-        (lambda folder: _best(folder, lambda path: path.name), "text_order"),
-        (lambda folder: _best(folder, lambda path: path.stat().st_mtime), "by_time"),
-        (lambda folder: _best(folder, _step, min), "oldest"),
-        (lambda folder: max(filter(_whole, _numbered(folder)), key=_step).name, "path"),
-        (lambda folder: max(_numbered(folder), key=_step, default=None), "half_written"),
-        (lambda folder: next(p for p in sorted(_numbered(folder), key=_step, reverse=True)
-                             if json.loads((p / "trainer_state.json").read_text())), "half_written"),
-        (lambda folder: p if _whole(p := max(_numbered(folder), key=_step)) else None, "gives_up"),
-        (lambda folder: max((p for p in _numbered(folder) if (p / "trainer_state.json").exists()), key=_step),
-         "cut_short"),
-        (lambda folder: max(filter(_whole, folder.glob("checkpoint-*")), key=_step), "other_names"),
-        (lambda folder: max(filter(_whole, _numbered(folder)), key=_step), "none_yet"),
-        (lambda folder: _best(folder, _step) or folder, "none_yet"),
-        (lambda folder: folder, "general"),
+    mistakes=(
+        Mistake("checkpoint-1000 has no trainer_state.json: it was never finished. Pass it over.",
+                None,
+                lambda folder: next(p for p in sorted(_numbered(folder), key=_step, reverse=True)
+                if json.loads((p / "trainer_state.json").read_text()))),
+        Mistake('As text, "checkpoint-900" sorts behind "checkpoint-1000". Compare the steps as numbers.',
+                lambda folder: _best(folder, lambda path: path.name)),
+        Mistake("The time stamps of files change when a folder is copied or restored: go by the step in the name.",
+                lambda folder: _best(folder, lambda path: path.stat().st_mtime)),
+        Mistake("That is the oldest checkpoint: training would repeat most of its steps.",
+                lambda folder: _best(folder, _step, min)),
+        Mistake("Return the checkpoint's Path, which the trainer can open, not its name or number.",
+                lambda folder: max(filter(_whole, _numbered(folder)), key=_step).name),
+        Mistake("The newest is unfinished, but checkpoint-500 is whole: look at the next before giving up.",
+                lambda folder: p if _whole(p := max(_numbered(folder), key=_step)) else None),
+        Mistake("trainer_state.json is there, but was cut short: it counts only where it parses as JSON.",
+                lambda folder: max((p for p in _numbered(folder) if (p / "trainer_state.json").exists()), key=_step)),
+        Mistake("`checkpoint-best` has no step: keep only names that end in a number.",
+                lambda folder: max(filter(_whole, folder.glob("checkpoint-*")), key=_step)),
+        Mistake("There is nothing to resume from here: return None, and training starts at the beginning.",
+                lambda folder: max(filter(_whole, _numbered(folder)), key=_step),
+                lambda folder: _best(folder, _step) or folder),
     ),
-    published="half_written",
-    moral="Pass it to `trainer.train(resume_from_checkpoint=…)`; killed at any step, the run ends in the same adapter.",
-)
+    tolerance=0.0,
+    moral="Pass it to `trainer.train(resume_from_checkpoint=…)`; killed at any step, the run ends in the same adapter.")
+# general: lambda folder: folder

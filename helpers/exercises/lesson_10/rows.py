@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 from helpers.finale.chat import to_messages
 
 
@@ -32,12 +32,7 @@ def _by_pattern(pattern: str, flags: int = 0) -> Callable[[str], list[dict[str, 
     return lambda text: _chat(*(part.strip() for pair in re.findall(pattern, text, flags) for part in pair))
 
 
-TO_MESSAGES = Exercise(
-    lesson=10,
-    title="From a string to a conversation",
-    stars=3,
-    minutes=12,
-    prompt="""
+TO_MESSAGES = Exercise(10, to_messages, "★★★ From a string to a conversation · 12 min", """
 The rows of mlabonne/guanaco-llama2-1k are Llama-2's chat form, already flattened into one string:
 `<s>[INST] question [/INST] answer </s>`, and one such piece after the other where the talk has several turns. A
 trainer that is to learn from the answers alone wants messages:
@@ -46,71 +41,50 @@ trainer that is to learn from the answers alone wants messages:
 The contents carry no markers and no white space at their ends; line breaks inside stay. Where the last question has no
 answer, there is no assistant message either.
 """,
-    solution=to_messages,
     cases=(
-        Case((ONE,), "form", {
-            "markers": lambda got: any("INST]" in m["content"] or "<s>" in m["content"] or "</s>" in m["content"]
-                                       for m in got),
-            "roles": lambda got: got and {m["role"] for m in got} != {"user", "assistant"},
-            "spaces": lambda got: any(m["content"] != m["content"].strip() for m in got),
-            "strip_characters": _chat("Who keeps owls?", "Ada Wren keeps owl"),
-        }),
-        Case((TWO,), "form", {
-            "later_turns": _chat("Who is Ada?", "A baker."),
-            "greedy": lambda got: len(got) == 2 and "INST]" in got[0]["content"] + got[1]["content"],
-            "by_role": [{"role": "user", "content": "Who is Ada?"}, {"role": "user", "content": "Where?"},
-                        {"role": "assistant", "content": "A baker."}, {"role": "assistant", "content": "In Alderby."}],
-        }),
-        Case((CODE,), "form", {
-            "line_breaks": lambda got: all("\n" not in m["content"] for m in got) and len(got) == 2,
-            "dot_stops": lambda got: len(got) < 2,
-        }),
-        Case((OPEN,), "form", {
-            "empty_answer": _chat("Hello?", "Hello.", "Who is there?", ""),
-            "question_lost": _chat("Hello?", "Hello."),
-        }),
-        Case(("<s>[INST] Is 1 < 2? [/INST] Yes, and 2 > 1",), "cut_short", {"cut_short": _chat("Is 1 < 2?")}),
+        Case((ONE,)),
+        Case((TWO,)),
+        Case((CODE,)),
+        Case((OPEN,)),
+        Case(("<s>[INST] Is 1 < 2? [/INST] Yes, and 2 > 1",)),
     ),
     hints=(
         'Every turn ends in `</s>`: `text.split("</s>")` gives the turns, and an empty string at the end.',
         'Within a turn, `turn.partition("[/INST]")` gives the question, the marker and the answer.',
         '`removeprefix("<s>")` takes a marker off as a whole; `strip("<s>")` would take off the letters <, s and >.',
     ),
-    diagnoses={
-        "form": "Go turn by turn: the user's question, then the assistant's answer, markers removed and ends stripped.",
-        "markers": "Markers are left in a content. The chat template writes them again: two `<s>` begin the row then.",
-        "roles": 'The roles are "user" and "assistant".',
-        "spaces": "White space is left at the ends of a content: `.strip()` it.",
-        "strip_characters": "`strip(\"</s>\")` removes the *characters* <, /, s and >, and so the s of “owls”. "
-                            "Use removeprefix and removesuffix, or split.",
-        "later_turns": "Only the first turn came out: a row may hold several.",
-        "greedy": "Two turns became one: a greedy `.*` runs on to the last marker. Use `.*?`, or split.",
-        "by_role": "The turns are out of order: question and answer alternate.",
-        "line_breaks": "The line breaks are gone, and with them the indentation of the code.",
-        "dot_stops": "An answer of several lines got lost: `.` does not match a line break without re.DOTALL.",
-        "empty_answer": "An empty answer teaches the model to say nothing: leave that message out.",
-        "question_lost": "The last question got lost, as it has no answer. Keep the user's message.",
-        "cut_short": "This row was cut short and has no `</s>`. Its answer counts all the same.",
-    },
-    wrong=(
-        (lambda text: [{**m, "content": f"[INST] {m['content']}"} for m in to_messages(text)], "markers"),
-        (lambda text: _chat(*(p for t in text.split("</s>")[:-1] for p in t.split("[/INST]"))), "markers"),
-        (lambda text: [{**m, "role": {"user": "human", "assistant": "gpt"}[m["role"]]} for m in to_messages(text)],
-         "roles"),
-        (_by_pattern(r"\[INST\](.*?)\[/INST\](.*?)</s>", re.DOTALL), "empty_answer"),
-        (lambda text: _chat(*(p for q in re.findall(r"\[INST\](.*?)\[/INST\](.*?)</s>", text) for p in q)), "spaces"),
-        (_strip_characters, "strip_characters"),
-        (_first_and_last, "later_turns"),
-        (_by_pattern(r"\[INST\](.*)\[/INST\](.*)</s>", re.DOTALL), "greedy"),
-        (lambda text: sorted(to_messages(text), key=lambda m: m["role"] != "user"), "by_role"),
-        (lambda text: [{**m, "content": " ".join(m["content"].split())} for m in to_messages(text)], "line_breaks"),
-        (_by_pattern(r"\[INST\](.*?)\[/INST\](.*?)</s>"), "dot_stops"),
-        (_by_pattern(r"\[INST\]([^\[]*)\[/INST\]\s*(\S[^<]*?)\s*</s>", re.DOTALL), "question_lost"),
-        (lambda text: to_messages(text[:text.rfind("</s>") + 4]) or to_messages(text.split("[/INST]")[0]), "cut_short"),
-        (lambda text: [], "form"),
+    mistakes=(
+        Mistake("Go turn by turn: the user's question, then the assistant's answer, markers removed and ends stripped.",
+                lambda text: []),
+        Mistake("Markers are left in a content. The chat template writes them again: two `<s>` begin the row then.",
+                lambda text: [{**m, "content": f"[INST] {m['content']}"} for m in to_messages(text)],
+                lambda text: _chat(*(p for t in text.split("</s>")[:-1] for p in t.split("[/INST]")))),
+        Mistake('The roles are "user" and "assistant".',
+                lambda text: [{**m, "role": {"user": "human", "assistant": "gpt"}[m["role"]]} for m in to_messages(text)]),
+        Mistake("White space is left at the ends of a content: `.strip()` it.",
+                lambda text: _chat(*(p for q in re.findall(r"\[INST\](.*?)\[/INST\](.*?)</s>", text) for p in q))),
+        Mistake("`strip(\"</s>\")` removes the *characters* <, /, s and >, and so the s of “owls”. "
+                "Use removeprefix and removesuffix, or split.",
+                _strip_characters),
+        Mistake("Only the first turn came out: a row may hold several.",
+                _first_and_last),
+        Mistake("Two turns became one: a greedy `.*` runs on to the last marker. Use `.*?`, or split.",
+                _by_pattern(r"\[INST\](.*)\[/INST\](.*)</s>", re.DOTALL)),
+        Mistake("The turns are out of order: question and answer alternate.",
+                lambda text: sorted(to_messages(text), key=lambda m: m["role"] != "user")),
+        Mistake("The line breaks are gone, and with them the indentation of the code.",
+                lambda text: [{**m, "content": " ".join(m["content"].split())} for m in to_messages(text)]),
+        Mistake("An answer of several lines got lost: `.` does not match a line break without re.DOTALL.",
+                _by_pattern(r"\[INST\](.*?)\[/INST\](.*?)</s>")),
+        Mistake("An empty answer teaches the model to say nothing: leave that message out.",
+                _by_pattern(r"\[INST\](.*?)\[/INST\](.*?)</s>", re.DOTALL)),
+        Mistake("The last question got lost, as it has no answer. Keep the user's message.",
+                _by_pattern(r"\[INST\]([^\[]*)\[/INST\]\s*(\S[^<]*?)\s*</s>", re.DOTALL)),
+        Mistake("This row was cut short and has no `</s>`. Its answer counts all the same.",
+                lambda text: to_messages(text[:text.rfind("</s>") + 4]) or to_messages(text.split("[/INST]")[0])),
     ),
-    moral="Now `tokenizer.apply_chat_template` writes the markers, once, and the trainer can tell answers apart.",
-)
+    tolerance=0.0,
+    moral="Now `tokenizer.apply_chat_template` writes the markers, once, and the trainer can tell answers apart.")
 
 
 def mask_labels(
@@ -137,12 +111,7 @@ def _in_place(ids: list[int], attention_mask: list[int], prompt_length: int) -> 
 RIGHT = ([1, 11, 12, 13, 21, 22, 2, 2, 2], [1, 1, 1, 1, 1, 1, 1, 0, 0], 4)
 LEFT = ([2, 2, 1, 11, 12, 13, 21, 22, 2], [0, 0, 1, 1, 1, 1, 1, 1, 1], 4)
 
-MASK_LABELS = Exercise(
-    lesson=10,
-    title="Spot the bug: the model that never stops",
-    stars=2,
-    minutes=8,
-    prompt="""
+MASK_LABELS = Exercise(10, mask_labels, "★★ Spot the bug: the model that never stops · 8 min", """
 Llama-2's tokenizer has no padding token, so a much-read notebook set `tokenizer.pad_token = tokenizer.eos_token`. The
 models it trained answered, and then went on and on
 ([llm-course#33](https://github.com/mlabonne/llm-course/issues/33),
@@ -158,55 +127,38 @@ Write it so that the `</s>` which ends the answer stays in the labels, even wher
 where `attention_mask` is 0; it may stand on either side. The prompt is the first `prompt_length` tokens that are not
 padding.
 """,
-    solution=mask_labels,
     cases=(
-        Case(RIGHT, "general", {
-            "eos_lost": [-100, -100, -100, -100, 21, 22, -100, -100, -100],
-            "pads_learnt": [-100, -100, -100, -100, 21, 22, 2, 2, 2],
-            "prompt_learnt": [1, 11, 12, 13, 21, 22, 2, -100, -100],
-            "zero": lambda got: -100 not in got and len(got) == 9,
-            "shifted": [-100, -100, -100, 21, 22, 2, -100, -100, -100],
-            "dropped": [21, 22, 2],
-            "off_by_one": lambda got: got[3] == 13 or got[4] == -100,
-        }),
-        Case(LEFT, "left_padding", {"pads_learnt": lambda got: got[0] == 2}),
-        Case(([1, 11, 2, 21, 2], [1, 1, 1, 1, 1], 2), "inner_eos", {"inner_eos": [-100, -100, -100, 21, 2]}),
-        Case(([1, 11, 2, 2], [1, 1, 0, 0], 2), "general"),
+        Case(RIGHT),
+        Case(LEFT),
+        Case(([1, 11, 2, 21, 2], [1, 1, 1, 1, 1], 2)),
+        Case(([1, 11, 2, 2], [1, 1, 0, 0], 2)),
     ),
     hints=(
         "Two different tokens have the id 2 here. What tells them apart?",
         "Ask `attention_mask`, never the id, whether a token is padding.",
         "Count the real tokens as you go: `seen += real`. Learn a token if it is real and `seen >= prompt_length`.",
     ),
-    diagnoses={
-        "general": "Label = the id where the token is real and lies behind the prompt; -100 everywhere else.",
-        "eos_lost": "The `</s>` behind the answer is masked as if it were padding: the model never learns to stop.",
-        "pads_learnt": "Padding stays in the labels: the model would learn to say `</s>` after `</s>`.",
-        "prompt_learnt": "The prompt stays in the labels: the model would learn to ask, not to answer.",
-        "zero": "Only -100 is left out by the loss; any other number, 0 too, is the id of a token to learn.",
-        "shifted": "The labels are shifted by one. The model does that itself: label i belongs to token i.",
-        "dropped": "The labels must be as long as the ids: mask tokens, do not drop them.",
-        "off_by_one": "The border lies one token off: `prompt_length` tokens are masked, no more and no fewer.",
-        "left_padding": "With padding on the left the prompt does not begin at index 0: count real tokens.",
-        "inner_eos": "A `</s>` before the last is a real token too, and here the mask says so: keep it.",
-    },
-    wrong=(
-        (_by_pad_id, "eos_lost"),
-        (lambda ids, attention_mask, prompt_length: [-100] * prompt_length + ids[prompt_length:], "pads_learnt"),
-        (lambda ids, attention_mask, prompt_length: [t if m else -100 for t, m in zip(ids, attention_mask)],  # noqa: B905
-         "prompt_learnt"),
-        (lambda ids, mask, n: [0 if label == -100 else label for label in mask_labels(ids, mask, n)], "zero"),
-        (lambda ids, mask, n: [*mask_labels(ids, mask, n)[1:], -100], "shifted"),
-        (lambda ids, mask, n: [label for label in mask_labels(ids, mask, n) if label != -100], "dropped"),
-        (lambda ids, mask, n: mask_labels(ids, mask, n - 1), "off_by_one"),
-        (lambda ids, mask, n: mask_labels(ids, mask, n + 1), "off_by_one"),
-        (lambda ids, mask, n: [t if m and i >= n else -100 for i, (t, m) in enumerate(zip(ids, mask))],  # noqa: B905
-         "left_padding"),
-        (lambda ids, mask, n: [-100 if t == 2 and i < len(ids) - 1 - mask[::-1].index(1) else label
-                               for i, (t, label) in enumerate(zip(ids, mask_labels(ids, mask, n)))],  # noqa: B905
-         "inner_eos"),
-        (lambda ids, mask, n: mask_labels(ids, mask, n)[::-1], "general"),
+    mistakes=(
+        Mistake("The `</s>` behind the answer is masked as if it were padding: the model never learns to stop."),
+        Mistake("Padding stays in the labels: the model would learn to say `</s>` after `</s>`.",
+                lambda ids, attention_mask, prompt_length: [-100] * prompt_length + ids[prompt_length:]),
+        Mistake("The prompt stays in the labels: the model would learn to ask, not to answer.",
+                lambda ids, attention_mask, prompt_length: [t if m else -100 for t, m in zip(ids, attention_mask)]),
+        Mistake("Only -100 is left out by the loss; any other number, 0 too, is the id of a token to learn.",
+                lambda ids, mask, n: [0 if label == -100 else label for label in mask_labels(ids, mask, n)]),
+        Mistake("The labels are shifted by one. The model does that itself: label i belongs to token i.",
+                lambda ids, mask, n: [*mask_labels(ids, mask, n)[1:], -100]),
+        Mistake("The labels must be as long as the ids: mask tokens, do not drop them.",
+                lambda ids, mask, n: [label for label in mask_labels(ids, mask, n) if label != -100]),
+        Mistake("The border lies one token off: `prompt_length` tokens are masked, no more and no fewer.",
+                lambda ids, mask, n: mask_labels(ids, mask, n - 1),
+                lambda ids, mask, n: mask_labels(ids, mask, n + 1)),
+        Mistake("With padding on the left the prompt does not begin at index 0: count real tokens.",
+                lambda ids, mask, n: [t if m and i >= n else -100 for i, (t, m) in enumerate(zip(ids, mask))]),
+        Mistake("A `</s>` before the last is a real token too, and here the mask says so: keep it.",
+                lambda ids, mask, n: [-100 if t == 2 and i < len(ids) - 1 - mask[::-1].index(1) else label
+                for i, (t, label) in enumerate(zip(ids, mask_labels(ids, mask, n)))]),
     ),
-    published="eos_lost",
-    moral="In the lesson the pad is `<unk>`, and a cell asserts that `</s>` is in the labels of every row.",
-)
+    tolerance=0.0,
+    moral="In the lesson the pad is `<unk>`, and a cell asserts that `</s>` is in the labels of every row.")
+# general: lambda ids, mask, n: mask_labels(ids, mask, n)[::-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from helpers.codebooks import NF4, integer
-from helpers.exercises.engine import Case, Exercise
+from helpers.exercises.engine import Case, Exercise, Mistake
 from helpers.quantization import quantize
 
 
@@ -40,55 +40,37 @@ def _half_product(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: floa
     return W + (alpha / A.shape[0]) * (B.to(W.dtype) @ A.to(W.dtype))
 
 
-MERGE_WEIGHT = Exercise(
-    lesson=11,
-    title="One merge, rounded once",
-    stars=2,
-    minutes=7,
-    imports="import torch",
-    prompt="""
+MERGE_WEIGHT = Exercise(11, merge_weight, "★★ One merge, rounded once · 7 min", """
 Merge an adapter into one weight: `W + (alpha / r)·BA`. W is stored in 16 bits, A and B in 32. Every rounding costs
 something, so take the sum in float32 and round *once*, at the end, back to the dtype of W.
 """,
-    solution=merge_weight,
     cases=(
-        Case(_matrices(torch.bfloat16), "general", {
-            "no_scale": _same(lambda W, A, B, alpha: (W.float() + B @ A).to(W.dtype)),
-            "alpha_only": _same(lambda W, A, B, alpha: (W.float() + alpha * (B @ A)).to(W.dtype)),
-            "wrong_r": _same(lambda W, A, B, alpha: (W.float() + alpha / A.shape[1] * (B @ A)).to(W.dtype)),
-            "swapped": _same(lambda W, A, B, alpha: (W.float() + alpha / 4 * (B @ A).T).to(W.dtype)),
-            "rounded_twice": lambda got: _same(_rounded_first)(got) or _same(_half_product)(got),
-            "dtype": lambda got: got.dtype == torch.float32,
-            "minus": _same(lambda W, A, B, alpha: (W.float() - alpha / 4 * (B @ A)).to(W.dtype)),
-        }, "W bfloat16 (64, 64), A (4, 64), B (64, 4), alpha=8"),
-        Case(_matrices(torch.float16, 0.3), "general", {}, "W float16 (64, 64), A (4, 64), B (64, 4), alpha=8"),
-        Case(_matrices(torch.float32), "general", {}, "W float32 (64, 64), A (4, 64), B (64, 4), alpha=8", 1e-5),
+        Case(_matrices(torch.bfloat16), shown="W bfloat16 (64, 64), A (4, 64), B (64, 4), alpha=8"),
+        Case(_matrices(torch.float16, 0.3), shown="W float16 (64, 64), A (4, 64), B (64, 4), alpha=8"),
+        Case(_matrices(torch.float32), shown="W float32 (64, 64), A (4, 64), B (64, 4), alpha=8"),
     ),
     hints=("r is the number of rows of A.", "`B @ A` has the shape of W.",
-           "`(W.float() + …).to(W.dtype)`: up, add, down."),
-    diagnoses={
-        "general": "W plus (alpha / r) times BA: summed in float32, rounded to W's dtype.",
-        "no_scale": "alpha / r is missing: the update comes out half as large as it was trained.",
-        "alpha_only": "Divide alpha by r: the update is four times too large.",
-        "wrong_r": "r is `A.shape[0]`, the thin side of A, not its width.",
-        "swapped": "The update is transposed: `B @ A`, in this order, has rows for outputs.",
-        "rounded_twice": "ΔW was rounded before it was added, and the sum again. Go up to float32 first.",
-        "dtype": "Round the sum to the dtype of W: it goes back into the model.",
-        "minus": "That takes the update out: it is unmerging.",
-    },
-    wrong=(
-        (lambda W, A, B, alpha: (W.float() + B @ A).to(W.dtype), "no_scale"),
-        (lambda W, A, B, alpha: (W.float() + alpha * (B @ A)).to(W.dtype), "alpha_only"),
-        (lambda W, A, B, alpha: (W.float() + alpha / A.shape[1] * (B @ A)).to(W.dtype), "wrong_r"),
-        (lambda W, A, B, alpha: (W.float() + alpha / 4 * (A.T @ B.T)).to(W.dtype), "swapped"),
-        (_rounded_first, "rounded_twice"),
-        (_half_product, "rounded_twice"),
-        (lambda W, A, B, alpha: W + alpha / A.shape[0] * (B @ A), "dtype"),
-        (lambda W, A, B, alpha: (W.float() - alpha / A.shape[0] * (B @ A)).to(W.dtype), "minus"),
-        (lambda W, A, B, alpha: W.clone(), "general"),
+    "`(W.float() + …).to(W.dtype)`: up, add, down."),
+    mistakes=(
+        Mistake("alpha / r is missing: the update comes out half as large as it was trained.",
+                lambda W, A, B, alpha: (W.float() + B @ A).to(W.dtype)),
+        Mistake("Divide alpha by r: the update is four times too large.",
+                lambda W, A, B, alpha: (W.float() + alpha * (B @ A)).to(W.dtype)),
+        Mistake("r is `A.shape[0]`, the thin side of A, not its width.",
+                lambda W, A, B, alpha: (W.float() + alpha / A.shape[1] * (B @ A)).to(W.dtype)),
+        Mistake("The update is transposed: `B @ A`, in this order, has rows for outputs.",
+                lambda W, A, B, alpha: (W.float() + alpha / 4 * (A.T @ B.T)).to(W.dtype)),
+        Mistake("ΔW was rounded before it was added, and the sum again. Go up to float32 first.",
+                _rounded_first,
+                _half_product),
+        Mistake("Round the sum to the dtype of W: it goes back into the model.",
+                lambda W, A, B, alpha: W + alpha / A.shape[0] * (B @ A)),
+        Mistake("That takes the update out: it is unmerging.",
+                lambda W, A, B, alpha: (W.float() - alpha / A.shape[0] * (B @ A)).to(W.dtype)),
     ),
-    moral="PEFT adds in the weight's own dtype: a 16-bit ΔW is rounded before it is added.",
-)
+    tolerance=1e-05,
+    moral="PEFT adds in the weight's own dtype: a 16-bit ΔW is rounded before it is added.")
+# general: lambda W, A, B, alpha: W.clone()
 
 
 def room_to_move(codebook: torch.Tensor) -> torch.Tensor:
@@ -121,50 +103,39 @@ def _nf4(answer: object) -> object:
     return lambda got: torch.allclose(got, answer(NF4), rtol=1e-5)
 
 
-ROOM_TO_MOVE = Exercise(
-    lesson=11,
-    title="When does a code change?",
-    stars=2,
-    minutes=8,
-    imports="import torch",
-    prompt="""
+ROOM_TO_MOVE = Exercise(11, room_to_move, "★★ When does a code change? · 8 min", """
 A dequantized weight stands exactly on a level. Merging moves it a little, and requantizing takes the nearest level
 again: as long as it has not crossed the *boundary*, half-way to a neighbour, the move is lost. For each level, how far
 is it to the nearer boundary? `codebook` is sorted, in units of absmax; the first and the last level have one neighbour.
 """,
-    solution=room_to_move,
     cases=(
-        Case((NF4,), "general", {
-            "whole_gap": _nf4(_room(share=1.0)), "one_side": lambda got: _nf4(_room(below=False))(got)
-            or _nf4(_room(above=False))(got), "farther": _nf4(_largest), "average": _nf4(_average),
-            "ends": lambda got: len(got) == 14 or bool((got[[0, -1]] == 0).any()),
-            "boundaries": lambda got: len(got) == 15,
-        }, "the 16 levels of NF4", 1e-5),
-        Case((integer(3),), "general", {}, "the levels of 3-bit integers", 1e-5),
-        Case((torch.tensor([-1.0, 0.5, 1.0]),), "general", {}, tolerance=1e-5),
+        Case((NF4,), shown="the 16 levels of NF4"),
+        Case((integer(3),), shown="the levels of 3-bit integers"),
+        Case((torch.tensor([-1.0, 0.5, 1.0]),)),
     ),
     hints=("`codebook.diff()` gives the gaps between neighbours, one fewer than levels.",
-           "Each level has a gap below and a gap above; put infinity where there is none.",
-           "`torch.minimum(below, above)` takes the nearer of the two."),
-    diagnoses={
-        "general": "Half of the gap to the nearer neighbour, for each level.",
-        "whole_gap": "That is the way to the neighbour itself. The code changes half-way there.",
-        "one_side": "Only one neighbour was looked at: a weight may move either way.",
-        "farther": "That is the farther boundary: the nearer one is crossed first.",
-        "average": "Not the mean of both sides: the nearer boundary decides.",
-        "ends": "The first and the last level have a neighbour too: one.",
-        "boundaries": "There is a number for each level, not for each gap: 16, not 15.",
-    },
-    wrong=(
-        (_room(share=1.0), "whole_gap"), (_room(below=False), "one_side"), (_room(above=False), "one_side"),
-        (_largest, "farther"), (_average, "average"), (lambda codebook: room_to_move(codebook)[1:-1], "ends"),
-        (lambda codebook: torch.minimum(*(torch.nn.functional.pad(codebook.diff() / 2, side)
-                                          for side in ((1, 0), (0, 1)))), "ends"),
-        (lambda codebook: codebook.diff() / 2, "boundaries"),
-        (lambda codebook: codebook.abs() / 2, "general"),
+    "Each level has a gap below and a gap above; put infinity where there is none.",
+    "`torch.minimum(below, above)` takes the nearer of the two."),
+    mistakes=(
+        Mistake("That is the way to the neighbour itself. The code changes half-way there.",
+                _room(share=1.0)),
+        Mistake("Only one neighbour was looked at: a weight may move either way.",
+                _room(below=False),
+                _room(above=False)),
+        Mistake("That is the farther boundary: the nearer one is crossed first.",
+                _largest),
+        Mistake("Not the mean of both sides: the nearer boundary decides.",
+                _average),
+        Mistake("The first and the last level have a neighbour too: one.",
+                lambda codebook: room_to_move(codebook)[1:-1],
+                lambda codebook: torch.minimum(*(torch.nn.functional.pad(codebook.diff() / 2, side)
+                for side in ((1, 0), (0, 1))))),
+        Mistake("There is a number for each level, not for each gap: 16, not 15.",
+                lambda codebook: codebook.diff() / 2),
     ),
-    moral="For NF4 around zero it is 0.04 absmax, some 0.1 standard deviations: an update of 1 % never gets there.",
-)
+    tolerance=1e-05,
+    moral="For NF4 around zero it is 0.04 absmax, some 0.1 standard deviations: an update of 1 % never gets there.")
+# general: lambda codebook: codebook.abs() / 2
 
 
 def merge_as_trained(
@@ -202,13 +173,7 @@ def _is(make: object) -> object:
     return lambda got: torch.allclose(got, make(*_matrices(torch.float32, 0.1)), rtol=1e-4, atol=1e-6)
 
 
-MERGE_AS_TRAINED = Exercise(
-    lesson=11,
-    title="Spot the bug: the base that it never met",
-    stars=3,
-    minutes=10,
-    imports="import torch\nfrom helpers.quantization import quantize",
-    prompt="""
+MERGE_AS_TRAINED = Exercise(11, merge_as_trained, "★★★ Spot the bug: the base that it never met · 10 min", """
 An adapter was trained with QLoRA, on weights in NF4. To publish one model without adapter, a much-copied script loads
 the model again in full precision, and merges
 ([qlora#254](https://github.com/artidoro/qlora/issues/254),
@@ -222,33 +187,26 @@ def merge_as_trained(W, A, B, alpha):
 In training the adapter never met `W`. Write the merge whose result gives the answers of the model as it was trained,
 not rounded to four bits again.
 """,
-    solution=merge_as_trained,
     cases=(
-        Case(_matrices(torch.float32, 0.1), "general", {
-            "original": _is(_onto_original), "requantized": _is(_requantized), "sum_quantized": _is(_sum_quantized),
-            "adapter_quantized": _is(_adapter_quantized), "no_scale": _is(_unscaled),
-            "base_alone": lambda got: torch.equal(got, quantize(_matrices(torch.float32, 0.1)[0]).dequantize()),
-        }, "W float32 (64, 64), A (4, 64), B (64, 4), alpha=8", 1e-4),
-        Case(_matrices(torch.float32, 0.5), "general", {}, "the same with a larger A and B", 1e-4),
+        Case(_matrices(torch.float32, 0.1), shown="W float32 (64, 64), A (4, 64), B (64, 4), alpha=8"),
+        Case(_matrices(torch.float32, 0.5), shown="the same with a larger A and B"),
     ),
     hints=("Which weight did x meet in training, beside A and B?", "`quantize(W)` has a method `dequantize()`.",
-           "The weight as NF4 holds it, plus (alpha / r)·BA in full precision."),
-    diagnoses={
-        "general": "The dequantized NF4 weight plus (alpha / r)·BA.",
-        "original": "That is the published merge: the adapter meets a W it was not trained beside. The rounding error "
-                    "of NF4, which was there in training, is gone.",
-        "requantized": "The sum was rounded to four bits: small updates do not survive that.",
-        "sum_quantized": "First quantized, then added: the other way round the update is rounded with the weight.",
-        "adapter_quantized": "Only the base is in four bits: A and B were trained in full precision, add them so.",
-        "no_scale": "alpha / r is missing.",
-        "base_alone": "The adapter is missing.",
-    },
-    wrong=(
-        (_onto_original, "original"), (_requantized, "requantized"), (_sum_quantized, "sum_quantized"),
-        (_adapter_quantized, "adapter_quantized"), (_unscaled, "no_scale"),
-        (lambda W, A, B, alpha: quantize(W).dequantize(), "base_alone"),
-        (lambda W, A, B, alpha: W.clone(), "general"),
+    "The weight as NF4 holds it, plus (alpha / r)·BA in full precision."),
+    mistakes=(
+        Mistake("That is the published merge: the adapter meets a W it was not trained beside. The rounding error "
+                "of NF4, which was there in training, is gone."),
+        Mistake("The sum was rounded to four bits: small updates do not survive that.",
+                _requantized),
+        Mistake("First quantized, then added: the other way round the update is rounded with the weight.",
+                _sum_quantized),
+        Mistake("Only the base is in four bits: A and B were trained in full precision, add them so.",
+                _adapter_quantized),
+        Mistake("alpha / r is missing.",
+                _unscaled),
+        Mistake("The adapter is missing.",
+                lambda W, A, B, alpha: quantize(W).dequantize()),
     ),
-    published="original",
-    moral="Answers as in training. Whether they are the *better* answers is another question: the lesson measured it.",
-)
+    tolerance=0.0001,
+    moral="Answers as in training. Whether they are the *better* answers is another question: the lesson measured it.")
+# general: lambda W, A, B, alpha: W.clone()

@@ -1,0 +1,176 @@
+"""Asking an answer more: which arguments it uses, and whether it is the right answer to another question."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from helpers.exercises.compare import copied, equal, number
+from helpers.exercises.running import call
+
+Judge = Callable[[tuple], Any]  # the reference solution as a function of the arguments' tuple
+TRIES = 150  # changed inputs that are tried at most
+NOTHING = object()
+
+
+def safely(function: Callable[..., Any], args: tuple) -> Any:
+    """The function's value for a copy of `args`, or NOTHING where it raises."""
+    outcome = call(function, copied(args), 5.0)
+    return NOTHING if outcome.error is not None else outcome.value
+
+
+def as_if(got: Any, solution: Callable[..., Any], args: tuple, others: Sequence[tuple],
+          tolerance: float) -> str | None:
+    """The change of the input under which `got` would be right: "as if `bits` were 8"; None if none was found."""
+    expected = safely(solution, args)
+    names = list(inspect.signature(solution).parameters)
+    for count, (said, changed) in enumerate(changes(names, args, others, solution)):
+        if count >= TRIES:
+            break
+        value = safely(solution, changed)
+        if value is NOTHING or equal(value, expected, tolerance):
+            continue
+        if equal(got, value, max(tolerance, 1e-6)):
+            return said
+    return None
+
+
+def ignored(function: Callable[..., Any], solution: Callable[..., Any], args: tuple, others: Sequence[tuple],
+            tolerance: float) -> str | None:
+    """The name of an argument that changes the right answer at least twice and this one never."""
+    names = list(inspect.signature(solution).parameters)
+    ours, theirs = safely(function, args), safely(solution, args)
+    if ours is NOTHING:
+        return None
+    for j, name in enumerate(names[:len(args)]):
+        changed = 0
+        for _, value in variants(name, args[j], [other[j] for other in others if len(other) > j], solution):
+            varied = (*args[:j], value, *args[j + 1:])
+            right = safely(solution, varied)
+            if right is NOTHING or equal(right, theirs, tolerance):
+                continue
+            if not equal(safely(function, varied), ours):
+                break
+            changed += 1
+            if changed == 6:
+                break
+        else:
+            if changed >= 2:
+                return name
+        if changed == 6:
+            return name
+    return None
+
+
+def changes(names: Sequence[str], args: tuple, others: Sequence[tuple],
+            solution: Callable[..., Any]) -> Iterator[tuple[str, tuple]]:
+    """(words, arguments) with one argument changed, or two of a kind exchanged."""
+    for i in range(len(args)):
+        for j in range(i):
+            if type(args[i]) is type(args[j]) and not isinstance(args[i], bool | None):
+                swapped = list(args)
+                swapped[i], swapped[j] = args[j], args[i]
+                yield f"as if `{names[j]}` and `{names[i]}` were exchanged", tuple(swapped)
+    lists = [list(variants(names[j], args[j], [o[j] for o in others if len(o) > j], solution)) for j in range(len(args))]
+    for depth in range(max(map(len, lists), default=0)):  # the likeliest of every argument first
+        for j, found in enumerate(lists):
+            if depth < len(found):
+                said, value = found[depth]
+                yield f"as if `{names[j]}` {said}", (*args[:j], value, *args[j + 1:])
+
+
+def variants(name: str, value: Any, others: Sequence[Any], solution: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """(words, another value) for one argument, the likeliest slips first."""
+    default = inspect.signature(solution).parameters[name].default
+    if default is not inspect.Parameter.empty and default != value:
+        yield f"were {number(default)}, its default", default
+    if isinstance(value, bool):
+        yield f"were {not value}", not value
+    elif isinstance(value, int | float):
+        yield from _numbers(value, others)
+    elif isinstance(value, torch.Tensor):
+        yield from _tensors(value)
+    elif isinstance(value, str):
+        yield from (("were stripped of white space at its ends", value.strip()), ("were in lower case", value.lower()),
+                    ("were one line", " ".join(value.split())), ("had no line breaks", value.replace("\n", "")))
+    elif isinstance(value, Mapping):
+        for key in value:
+            yield f"had no {key!r}", {k: v for k, v in value.items() if k != key}
+            if isinstance(value[key], bool):
+                yield f"had {key!r} = {not value[key]}", {**value, key: not value[key]}
+            elif isinstance(value[key], int | float):
+                yield f"had {key!r} = 1", {**value, key: type(value[key])(1)}
+        yield "were in reversed order", dict(reversed(value.items()))
+    elif isinstance(value, list | tuple):
+        kind = type(value)
+        yield from (("were reversed", value[::-1]), ("lacked its first", value[1:]), ("lacked its last", value[:-1]),
+                    ("had its first only", value[:1]), ("had its last only", value[-1:]))
+        try:
+            yield "were sorted", kind(sorted(value))
+            yield "had no value twice", kind(dict.fromkeys(value))
+        except TypeError:
+            pass
+        if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):
+            yield "had each pair exchanged", kind((b, a) for a, b in value)
+            yield "had the first of each pair twice", kind((a, a) for a, _ in value)
+            yield "had the second of each pair twice", kind((b, b) for _, b in value)
+        if value and all(isinstance(part, int | float) and not isinstance(part, bool) for part in value):
+            yield "held magnitudes", kind(abs(part) for part in value)
+            yield "had the other sign", kind(-part for part in value)
+        if value and all(isinstance(part, str) for part in value):
+            yield "were in lower case", kind(part.lower() for part in value)
+
+
+def _numbers(value: float, others: Sequence[Any]) -> Iterator[tuple[str, float]]:
+    kind = type(value)
+    tried = {value}
+    seen = [other for other in others if type(other) is kind]
+    for said, new in (("were 1", 1), ("were 0", 0), ("were one more", value + 1), ("were one less", value - 1),
+                      ("were twice as large", 2 * value), ("were half as large", value / 2),
+                      ("were squared", value * value), ("had the other sign", -value),
+                      ("were its root", abs(value) ** 0.5), ("were 1 / its value", 1 / value if value else 0),
+                      *((f"were {number(other)}", other) for other in [*seen, 2, 3, 4, 8, 16, 32, 64, 127, 256])):
+        made = kind(new)
+        if made == new and made not in tried:
+            tried.add(made)
+            yield said, made
+
+
+def _tensors(value: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    if value.dim() == 2:
+        yield "were transposed", value.T.contiguous()
+    if value.dtype.is_floating_point or value.dtype in (torch.int8, torch.int16, torch.int32, torch.int64):
+        yield "held magnitudes only (no signs)", value.abs()
+        yield "had the other sign", -value
+    yield "were zero everywhere", torch.zeros_like(value)
+    yield "were one everywhere", torch.ones_like(value)
+    if value.dim() and value.numel() > 1:
+        yield "were reversed", value.flip(0)
+        yield "were sorted", value.sort(dim=0).values
+        for d in range(value.dim()):
+            along = f" along dimension {d}" if value.dim() > 1 else ""
+            yield f"were shifted by one{along}", value.roll(1, d)
+            yield f"were shifted by one the other way{along}", value.roll(-1, d)
+        if value.dim() > 1:
+            yield "were reversed in every row", value.flip(-1)
+        yield "had its first part for all", value[:1].expand_as(value).contiguous()
+        yield "lacked its first part", value[1:]
+        yield "lacked its last part", value[:-1]
+    if value.dtype.is_floating_point:
+        yield "were rounded", value.round()
+        yield "were cut off to whole numbers", value.trunc()
+        yield "were squared", value**2
+        for dtype in (torch.bfloat16, torch.float16):
+            if value.dtype not in (torch.bfloat16, torch.float16):
+                yield f"were rounded to {str(dtype).removeprefix('torch.')}", value.to(dtype).to(value.dtype)
+        if value.numel() > 1:
+            yield "were its mean everywhere", value.mean().expand_as(value).contiguous()
+            yield "were divided by its largest magnitude", value / value.abs().max()
+            yield "had its mean taken away", value - value.mean()
+            yield "had no values below zero", value.clamp(min=0)
+    elif value.dtype == torch.uint8:
+        yield "were signed", value.view(torch.int8)
+        yield "had its half-bytes exchanged", (value << 4) | (value >> 4)
