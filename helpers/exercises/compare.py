@@ -149,9 +149,9 @@ def differences(got: Any, expected: Any, tolerance: float = 0.0) -> Differences 
     count = total = 0
     first, largest = None, None
     for (path, a), (_, b) in zip(ours, theirs, strict=True):
-        if not same_kind(a, b):
-            return None
         if isinstance(b, torch.Tensor):
+            if not same_kind(a, b):
+                return None
             wrong = unequal(a, b, tolerance)
             total, count = total + b.numel(), count + int(wrong.sum())
             if wrong.any():
@@ -165,7 +165,7 @@ def differences(got: Any, expected: Any, tolerance: float = 0.0) -> Differences 
         total += 1
         if not equal(a, b, tolerance):
             count, first = count + 1, first or (path, a, b)
-            if isinstance(b, Real) and not isinstance(b, bool) and math.isfinite(a) and math.isfinite(b):
+            if all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in (a, b)):
                 largest = max(largest or 0.0, abs(float(a) - float(b)))
     return None if first is None else Differences(count, total, *first, largest)
 

@@ -244,6 +244,9 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
         return context + explain(outcome.error), "raised", None
     got, names = outcome.value, list(inspect.signature(exercise.solution).parameters)
     named = list(zip(names, args, strict=False))
+    for mistake_index, mistake in enumerate(exercise.mistakes):
+        if mistake.sign is not None and _holds(mistake.sign, got):
+            return mistake.says, "mistake", mistake_index
     found = ladder.inside(got, expected, _quantities(named))
     if found and found[0] in ("kind", "finite"):
         return context + found[1], *found[:1], None
@@ -263,9 +266,6 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
         return context + where, "places", None
     if index is not None:
         return exercise.mistakes[index].says, "mistake", index
-    for mistake_index, mistake in enumerate(exercise.mistakes):
-        if mistake.sign is not None and _holds(mistake.sign, got):
-            return mistake.says, "mistake", mistake_index
     spread = _across(exercise, function)
     if spread:
         return spread, "across", None

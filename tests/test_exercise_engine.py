@@ -1,0 +1,380 @@
+"""The exercise engine: what each kind of answer earns, that no answer breaks or escapes it, and the calls and cards."""
+
+import ast
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.exercises import check, compare, hint, outcome, predict, registry, running, solution
+from helpers.exercises.display import Card, SourceCard
+from helpers.exercises.engine import Case, Exercise, Mistake, examine, is_stub
+
+EXERCISES = dict(registry.exercises())
+
+
+def double(numbers: list[int], factor: int = 2) -> list[int]:
+    """Every number times `factor`, in a new list."""
+    return [factor * n for n in numbers]
+
+
+DOUBLE = Exercise(
+    99, double, "★ Double · 1 min", "Double.",
+    cases=(([1, 2, -5], 3), Case(([], 2), "an empty list"), Case(([1, 2, 0], 4), "a zero")),
+    hints=("one", "two"), moral="Done.",
+    mistakes=(Mistake("The factor is missing.", ("factor * n", "n")),
+              Mistake("A list may be empty.", ("[factor", "numbers[0] and [factor")),
+              Mistake("Added, not multiplied.", ("factor * n", "factor + n"), ("factor * n", "n + 3")),
+              Mistake("It holds a seven.", sign=lambda got: 7 in got)))
+
+
+def drops_the_answer(numbers, factor):
+    [factor * n for n in numbers]
+
+
+def half_done(numbers, factor):
+    result = ...
+    return result
+
+
+def half_done_inside(numbers, factor):
+    return [... * n for n in numbers]  # noqa: B018
+
+
+def doubles_in_place(numbers, factor):
+    numbers[:] = [factor * n for n in numbers]
+    return list(numbers)
+
+
+def raises(numbers, factor):
+    return numbers[7]
+
+
+def only_full_lists(numbers, factor):
+    return [factor * n for n in numbers] if numbers[0] else []
+
+
+def unwritten(numbers, factor):
+    raise NotImplementedError
+
+
+def adds_on_empty(numbers, factor):
+    return [factor * n for n in numbers] or [factor]
+
+
+@pytest.mark.parametrize("function, status, rung, said", [
+    (double, "correct", None, "double: correct. Done."),
+    (half_done, "unattempted", None, "`...`"),
+    (half_done_inside, "unattempted", None, "`...`"),
+    (unwritten, "unattempted", None, "NotImplementedError"),
+    (lambda numbers, factor: None, "unattempted", None, "not attempted"),
+    (lambda numbers, factor: tuple(factor * n for n in numbers), "correct", None, "correct"),
+    (drops_the_answer, "kind", "kind", "Is a `return` missing"),
+    (doubles_in_place, "mutated", None, "afterwards  numbers=[3, 6, -15], factor=3"),
+    (lambda numbers, factor: "36", "kind", "kind", "A str came"),
+    (lambda numbers, factor: numbers, "wrong", "mistake", "The factor is missing."),
+    (lambda numbers, factor: [factor + n for n in numbers], "wrong", "mistake", "Added, not multiplied."),
+    (lambda numbers, factor: [7, 8, 2], "wrong", "mistake", "It holds a seven."),
+    (lambda numbers, factor: [0], "kind", "kind", "1 came, 3 were expected"),
+    (lambda numbers, factor: [3, 6, -15.5], "wrong", None, "1 of 3; first at [2]: -15.5 came, -15 expected"),
+    (lambda numbers, factor: [-factor * n for n in numbers], "wrong", "sign", "the sign is the wrong way round"),
+    (lambda numbers, factor: [3 * n for n in numbers], "wrong", "ignored", "`factor` has no effect"),
+    (adds_on_empty, "kind", "kind", "Right before, wrong here: an empty list."),
+    (raises, "error", "raised", "IndexError: list index out of range"),
+    (raises, "error", "raised", "return numbers[7]"),
+    (raises, "error", "raised", "numbers=[1, 2, -5], factor=3"),
+    (only_full_lists, "error", "mistake", "A list may be empty."),
+    (lambda numbers, factor: factr, "error", "raised", "A name in it is not known"),  # noqa: F821
+    (lambda numbers: numbers, "signature", None, "called with `(numbers, factor)`, but takes `(numbers)`"),
+])
+def test_verdict(function, status, rung, said):
+    verdict = examine(DOUBLE, function)
+    assert (verdict.status, rung) == (status, verdict.rung if rung else None), verdict
+    assert said in repr(verdict)
+
+
+def test_a_recipe_is_for_hints_only():
+    for answer in (lambda numbers, factor: [0] * len(numbers), raises, adds_on_empty):
+        assert not any(hint in repr(examine(DOUBLE, answer)) for hint in DOUBLE.hints)
+
+
+def test_a_mistake_must_agree_on_most_inputs():
+    """On the first wrong input both answers below are alike; elsewhere they are not, and that decides."""
+    exercise = replace(DOUBLE, cases=(*DOUBLE.cases, Case(([5, 6], 9), "x"), Case(([8, 6], 7), "y")),
+                       mistakes=(Mistake("Minus three.", lambda numbers, factor: [-3 * n for n in numbers]),))
+    assert examine(exercise, lambda numbers, factor: [-3 * n for n in numbers]).index == 0
+    assert examine(exercise, lambda numbers, factor: [-factor * n for n in numbers]).rung == "sign"
+
+
+def test_a_substitution_that_does_not_occur_is_an_author_s_error():
+    with pytest.raises(ValueError, match="'nothing like it' does not occur"):
+        examine(replace(DOUBLE, mistakes=(Mistake("x", ("nothing like it", "y")),)), lambda numbers, factor: [0, 0, 0])
+
+
+@pytest.mark.parametrize("head", ["Double", "★ Double", "Double · 1 min", "★★★★ Double · 1 min"])
+def test_head_is_checked(head):
+    with pytest.raises(ValueError, match="write it as"):
+        replace(DOUBLE, head=head)
+
+
+def test_input_survives_a_function_that_mutates():
+    examine(DOUBLE, doubles_in_place)
+    assert DOUBLE.cases[0] == ([1, 2, -5], 3)
+
+
+def same(x: torch.Tensor) -> torch.Tensor:
+    """A copy of x."""
+    return x.clone()
+
+
+def test_tensors():
+    x = torch.tensor([[1.0, 2.0, -3.0], [0.5, 4.0, 7.0]])
+    exercise = replace(DOUBLE, solution=same, mistakes=(), cases=((x,),))
+    assert examine(exercise, lambda x: x.clone()).status == "correct"
+    assert examine(exercise, lambda x: x).status == "aliased"
+    assert examine(exercise, lambda x: x.view(2, 3)).status == "aliased"
+    assert examine(exercise, lambda x: x.mul_(2)).status == "mutated"
+    assert examine(exercise, lambda x: x * 2).rung == "scale"
+    assert examine(exercise, lambda x: x[0].clone()).status == "kind"
+    wrong = examine(exercise, lambda x: x.bfloat16())
+    assert wrong.status == "kind"
+    assert "The dtype is torch.bfloat16, torch.float32 was expected; the values are right once converted" in repr(wrong)
+
+
+def test_random_inputs_are_the_same_every_time_and_bite():
+    exercise = replace(DOUBLE, mistakes=(),
+                       draw=lambda rng: ([rng.randint(-9, 9) for _ in range(4)], rng.randint(2, 9)))
+    first, second = ([case.args for case in exercise.inputs()] for _ in range(2))
+    assert first == second and len(first) == len(DOUBLE.cases) + 6
+    known = {tuple(case[0]) if isinstance(case, tuple) else tuple(case.args[0]) for case in DOUBLE.cases}
+    learnt_by_heart = examine(exercise, lambda numbers, factor: [factor * n for n in numbers] if tuple(numbers) in known
+                              else [factor * n + 1 for n in numbers])
+    assert learnt_by_heart.status == "wrong" and "off by one" in repr(learnt_by_heart)
+
+
+# ------------------------------------------------------------------------------------------------ nothing escapes
+
+def forever(numbers, factor):
+    while True:
+        pass
+
+
+def forever_and_catching(numbers, factor):
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            pass
+
+
+def forever_printing(numbers, factor):
+    while True:
+        print("still here")
+
+
+def recursive(numbers, factor):
+    return recursive(numbers, factor)
+
+
+def interrupted(numbers, factor):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("function, said", [
+    (forever, "a loop never end"), (forever_and_catching, "a loop never end"),
+    (forever_printing, "It printed more than 20,000"),
+    (recursive, "It calls itself without an end"), (lambda n, f: sys.exit(3), "`exit()` has no place"),
+    (interrupted, "It was interrupted"), (lambda n, f: [0] * 10**16, "more memory than there is"),
+])
+def test_nothing_escapes(function, said, capsys):
+    verdict = examine(replace(DOUBLE, seconds=0.3), function)
+    assert verdict.status == "error" and said in repr(verdict), verdict
+    assert "numbers=[1, 2, -5]" in repr(verdict), "the input on which it happened"
+    assert len(capsys.readouterr().out) <= 20_000
+
+
+def test_huge_answers_are_shown_short():
+    for answer in (list(range(10**6)), "x" * 10**6, {n: n for n in range(10**5)}, [[["deep"]]] * 10**5):
+        assert len(repr(examine(DOUBLE, lambda numbers, factor, answer=answer: answer))) < 2500
+
+
+def test_an_answer_whose_equality_raises_is_wrong_and_no_more():
+    class Odd:
+        def __eq__(self, other):
+            raise ValueError("no")
+        __hash__ = None
+    assert examine(DOUBLE, lambda numbers, factor: [Odd(), Odd(), Odd()]).status in ("wrong", "kind")
+
+
+def test_what_a_function_prints_is_still_seen(capsys):
+    examine(DOUBLE, lambda numbers, factor: print("hello") or double(numbers, factor))
+    assert capsys.readouterr().out == "hello\n" * 3
+
+
+def test_a_late_stop_does_not_hit_what_comes_after():
+    for _ in range(20):
+        assert running.call(time.sleep, (0.012,), 0.01).error is not None or True
+        time.sleep(0.002)  # a stop that came late would be raised here
+    assert running.call(lambda: 3, ()).value == 3
+
+
+# ------------------------------------------------------------------------------------------------ comparing
+
+@pytest.mark.parametrize("a, b, same", [
+    (1, 1.0, True), (1.0, 1, False), (True, 1, False), (1, True, False), (float("nan"), float("nan"), True),
+    (None, None, True), (None, 0, False), (0, None, False), ({"a": 1, "b": [2]}, {"b": [2], "a": 1}, True),
+    ({"a": 1}, {"a": 2}, False), ([1, 2], [1, 2, 3], False), ("a", "a", True), (Path("a"), Path("a"), True),
+    (Path("a"), "a", False), (torch.ones(2), torch.ones(2), True), (torch.ones(2), torch.ones(3), False),
+    (torch.tensor(1.0), 1.0, False), ((1, 2), [1, 2], True), ([(1, 2)], [[1, 2]], True), (torch.tensor([float("inf")]),
+    torch.tensor([float("inf")]), True), (torch.tensor([float("inf")]), torch.tensor([1.0]), False),
+    (torch.tensor([float("nan")]), torch.tensor([1.0]), False),
+])
+def test_equal(a, b, same):
+    assert compare.equal(a, b) == same
+
+
+def test_numpy_s_scalars_pass_for_python_s():
+    import numpy as np
+    assert compare.equal(np.float32(0.1), 0.1, 1e-6) and compare.equal(np.int64(3), 3) and compare.equal(np.True_, True)
+
+
+def test_the_tolerance_is_relative_to_the_largest_number_beside_it():
+    sums = torch.tensor([1000.0, 0.0])
+    assert compare.equal(sums + torch.tensor([0.0, 5e-5]), sums, 1e-6)
+    assert not compare.equal(sums + torch.tensor([0.0, 5e-4]), sums, 1e-6)
+    assert not compare.equal(sums + torch.tensor([0.0, 1e-30]), sums, 0.0)
+
+
+def test_equal_modules():
+    layer, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    assert compare.equal(layer, compare.copied((layer,))[0])
+    assert not compare.equal(layer, other)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=12)
+
+
+@given(values, values)
+@settings(deadline=None)
+def test_any_two_answers_can_be_set_side_by_side(got, expected):
+    lines = compare.rows(got, expected, 1e-6)
+    assert lines and len({text for _, text in lines}) == len(lines), "never two lines alike"
+    assert all(len(text) < 1000 for _, text in lines)
+    assert compare.equal(got, got, 1e-9)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=13, max_size=40), st.integers(0, 12))
+@settings(deadline=None)
+def test_the_first_difference_is_shown(numbers, place):
+    expected = torch.tensor(numbers)
+    got = expected.clone()
+    got[place] = got[place] * 2 + 1 if got[place].isfinite() and got[place] != -1 else 7.0
+    [(label, text)] = [row for row in compare.rows(got, expected, 0.0) if row[0] == "differ"]
+    assert text.startswith(f"1 of {len(numbers)}; first at [{place}]: ")
+
+
+def test_bits_are_shown_in_hex():
+    assert ("came", "[0x3e89] (a torch.int64 tensor of shape (1,))") in compare.rows(
+        torch.tensor([0x3E89]), torch.tensor([0x3E8A]), 0.0, 4)
+
+
+@pytest.mark.parametrize("function, stub", [
+    (lambda x: ..., True), (lambda x: None, True), (lambda x: 0, False), (lambda x: x, False), (len, False),
+])
+def test_is_stub(function, stub):
+    assert is_stub(function) == stub
+
+
+# ------------------------------------------------------------------------------------------------ the calls
+
+def named(name):
+    def function(*_):
+        return None
+    function.__name__ = name
+    return function
+
+
+def test_unknown_names_are_met_with_help():
+    verdict = check(named("mask_label"))
+    assert verdict.status == "unknown" and "Did you mean `mask_labels`?" in repr(verdict)
+    assert "Lesson 10's exercises" in repr(verdict) and "`to_messages`" in repr(verdict)
+    assert "`model_bytes`" not in repr(verdict)
+    check(named("model_bytes"))
+    assert "Lesson 00's exercises: `model_bytes`." in repr(check(named("zzzz"))), "the lesson at hand"
+    check(named("to_messages"))
+    assert "Lesson 10's exercises: " in repr(check(named("zzzz")))
+    check(named("model_bytes"))
+    assert "Lesson 00's exercises: " in repr(check(named("zzzz"))), "that of the latest check, though not the first"
+    assert "without calling it" in repr(check(12)) and "without calling it" in repr(check("mask_labels"))
+    for call in (hint, solution):
+        with pytest.raises(ValueError, match="'mask_label'.*`mask_labels`"):
+            call("mask_label")
+
+
+def test_hints_come_one_by_one():
+    registry._hints_given.pop("mask_labels", None)
+    texts = [repr(hint("mask_labels")) for _ in range(4)]
+    assert [t[:13] for t in texts] == ["? Hint 1 of 3", "? Hint 2 of 3", "? Hint 3 of 3", "? Hint 3 of 3"]
+    assert 'solution("mask_labels")' in texts[2] and 'solution("mask_labels")' not in texts[1]
+
+
+def test_verdict_is_remembered():
+    check(named("model_bytes"))
+    assert registry.verdicts["model_bytes"].status == "unattempted"
+    check(EXERCISES["model_bytes"].solution)
+    assert registry.verdicts["model_bytes"].status == "correct"
+
+
+def test_solution_shows_its_source():
+    card = solution("newest_complete_checkpoint")
+    assert repr(card).startswith("import json\nfrom pathlib import Path\n\n\ndef newest_complete_checkpoint(")
+    assert ast.parse(repr(card))
+    html = card._repr_html_()
+    assert html == SourceCard(card.source)._repr_html_()
+    assert "background:#fbfaf7" in html and "class=" not in html.replace('class="highlight"', "")
+
+
+markup = st.text("<>&`'/ab\n")
+
+
+@given(markup, markup, markup)
+def test_card_escapes_what_it_shows(title, text, value):
+    html = Card("✗", title, text, (("came", value),))._repr_html_()
+    own = re.sub(r"<(div|b|span|code|br)( style=\"[^\"<>]*\")?>|</(div|b|span|code)>", "", html)
+    assert "<" not in own and ">" not in own and not re.search(r"&(?!amp;|lt;|gt;|quot;|#x27;)", own)
+
+
+# ------------------------------------------------------------------------------------------------ predictions
+
+@pytest.mark.parametrize("guess, truth, said", [
+    (None, 4, "○ It is 4."), (..., 4, "○ It is 4."), (4, 4, "✓ It is 4. Exactly your guess."),
+    (4.1, 4.0, "✓ It is 4. You said 4.1: close enough."), (8, 2, "✗ It is 2. You said 8: too high by a factor of 4."),
+    (2, 8.0, "✗ It is 8. You said 2: too low by a factor of 4."), (0, 3, "✗ It is 3. You said 0."),
+    (-1, 3, "✗ It is 3. You said -1."), ("NF4", "nf4", "✓ It is nf4: you said so."),
+    (True, True, "✓ It is True: you said so."),
+    ("fp4", "nf4", "✗ It is nf4. You said fp4."), (True, False, "✗ It is False. You said True."),
+    (3_500_000, 3_540_389_888, "✗ It is 3,540,389,888. You said 3,500,000: too low by a factor of 1012."),
+    (1, float("inf"), "✗ It is inf. You said 1: too low by a factor of inf."),
+    (1, float("nan"), "✗ It is nan. You said 1."),
+])
+def test_outcome(guess, truth, said):
+    predict("key", guess)
+    assert repr(outcome("key", truth)).strip() == said
+
+
+def test_predictions_without_a_guess_are_stable():
+    assert predict("x") == predict("y", None)
+    predict("x", 3)
+    predict("x", None)
+    assert repr(outcome("x", 5)) == repr(outcome("never asked", 5))
+
+
