@@ -36,6 +36,7 @@ STATUSES = {
     "signature": "✗", "unknown": "?",
 }
 DRAWS = 6  # random inputs to an exercise that can draw them
+VAGUE = ("precision", "straight", "form", "offset", "rounding", "clipped", "part")  # rungs after which to ask more
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Mistake:
     """A wrong answer, written once: what to say to whoever gives it, and how it is made.
 
     Each of `how` is a function; or pairs (old, new, old, new, …) to be replaced in the solution's source, where each
-    `old` must occur; or, with no `how` at all, the code block of the prompt. Several are faces of one mistake. `sign` is
-    a predicate of the answer for a mistake with more faces than can be listed: it counts where no other mistake fits.
+    `old` must occur; or None, or no `how` at all: the code block of the prompt. Several are faces of one mistake.
+    `sign` is a predicate of the answer for a mistake with more faces than can be listed: it counts where no other fits.
     """
 
     def __init__(self, says: str, *how: Callable[..., Any] | tuple[str, ...],
@@ -185,7 +186,8 @@ class Verdict(Card):
 def examine(exercise: Exercise, function: Callable[..., Any]) -> Verdict:
     """Judge `function` as an answer to `exercise`. Never raises from the student's code."""
 
-    def verdict(status: str, text: str, details: tuple = (), rung: str | None = None, index: int | None = None) -> Verdict:
+    def verdict(status: str, text: str, details: tuple = (), rung: str | None = None,
+                index: int | None = None) -> Verdict:
         state = {"correct": "correct.", "unattempted": "not attempted yet."}.get(status, "not yet.")
         return Verdict(STATUSES[status], f"{exercise.name}: {state}", text, details, exercise.name, status, rung, index)
 
@@ -256,8 +258,8 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
         like = probes.as_if(got, exercise.solution, args, others, exercise.tolerance)
         if unused:
             answer = f" It answers {like}." if like and f"`{unused}`" in like else ""
-            return f"{context}`{unused}` has no effect: the answer stays the same when it changes.{answer}", "ignored", None
-        if like and (not found or found[0] in ("precision", "straight", "form", "offset", "rounding", "clipped", "part")):
+            return f"{context}`{unused}` has no effect: the answer stays the same without it.{answer}", "ignored", None
+        if like and (not found or found[0] in VAGUE):
             return f"{context}It answers {like}.", "as if", None
     if found:
         return context + found[1], found[0], None

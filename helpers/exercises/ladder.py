@@ -93,9 +93,10 @@ def _parts(got: Any, expected: Any) -> str | None:
             return f"{describe(got)[0].upper() + describe(got)[1:]} came, {describe(expected)} was expected."
         missing = [key for key in expected if key not in got]
         extra = [key for key in got if key not in expected]
-        if missing or extra:
-            return " ".join([f"The key {missing[0]!r} is missing."] * bool(missing)
-                            + [f"The key {extra[0]!r} is one too many."] * bool(extra))
+        said = [f"The key {key!r} is missing." for key in missing[:1]]
+        said += [f"The key {key!r} is one too many." for key in extra[:1]]
+        if said:
+            return " ".join(said)
         return _within([(f"the value of {key!r}", got[key], expected[key]) for key in expected])
     if len(got) != len(expected):
         return _lengths(got, expected)
@@ -121,7 +122,7 @@ def _lengths(got: Sequence, expected: Sequence) -> str:
         return f"{said}: nothing came." if few is ours else f"{said}: the answer is empty here."
     for place, part in (("last", many[:len(few)]), ("first", many[gap:])):
         if equal(few, part, CLOSE):
-            return f"{said}: the {place} {gap if gap > 1 else ''} {'are' if gap > 1 else 'is'} {word}.".replace("  ", " ")
+            return f"{said}: the {place} {f'{gap} are' if gap > 1 else 'is'} {word}."
     left = _without(many, few)
     if left is not None:
         return f"{said}: {number(left[0])} is {word}, the rest is right."
@@ -146,8 +147,8 @@ def finite(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     bad = ~got.isfinite() & expected.isfinite()
     if bad.any():
         what = "NaN" if got[bad][0].isnan() else "infinity"
-        return f"{what} came at {int(bad.sum())} of {got.numel()} places where a number belongs: was something divided " \
-               "by zero, or did it overflow?"
+        return (f"{what} came at {int(bad.sum())} of {got.numel()} places where a number belongs: was something "
+                "divided by zero, or did it overflow?")
     bad = got.isfinite() & ~expected.isfinite()
     if bad.any():
         what = "NaN" if expected[bad][0].isnan() else "Infinity"
@@ -198,9 +199,9 @@ def _round(size: float) -> bool:
 
 def _named(size: float, known: Known, one: bool) -> str:
     for name, value in known:
-        for power, say in ((1.0, name), (0.5, f"the root of {name}"), (2.0, f"{name} squared")):
+        for power, say in ((1.0, name), *(() if one else ((0.5, f"the root of {name}"), (2.0, f"{name} squared")))):
             if value > 1 and math.isclose(size, value**power, rel_tol=1e-4):
-                return f"that is {say}" if not one or power == 1.0 else f"that would be {say}"
+                return f"that is {say}"
     units = {8: "eight bits are a byte", 1024: "1,024 is a step of units", 1000: "1,000 is a step of units",
              2**20: "1,048,576 is two steps of units", 2**30: "2^30 is a GiB", 10**9: "10^9 is a GB"}
     return next((say for value, say in units.items() if math.isclose(size, value, rel_tol=1e-6)), "")
@@ -216,8 +217,8 @@ def offset(got: torch.Tensor, expected: torch.Tensor, known: Known = ()) -> str 
     if amount == 0 or ((gap - amount).abs() > room).any():
         return None
     size, high = abs(amount), "large" if amount > 0 else "small"
-    name = next((f", which is {name}" for name, value in known if value and math.isclose(size, abs(value), rel_tol=1e-4)),
-                "")
+    name = next((f", which is {name}" for name, value in known
+                 if value and math.isclose(size, abs(value), rel_tol=1e-4)), "")
     if got.numel() == 1 and size != 1 and not name:
         return None
     everywhere = "" if got.numel() == 1 else ", everywhere alike"
@@ -230,8 +231,8 @@ def wrapped(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     for bits in (32, 16, 8, 4):
         if gap.numel() and gap.isfinite().all() and not (gap % 2**bits).any() and gap.abs().max() <= 2 ** (bits + 8):
             if got.numel() > 1 or bits >= 8:
-                return (f"{gap.numel()} of {got.numel()} are wrong by a multiple of {2**bits:,}: numbers of {bits} bits "
-                        "ran over their end, or were read with the other signedness.")
+                return (f"{gap.numel()} of {got.numel()} are wrong by a multiple of {2**bits:,}: numbers of {bits} "
+                        "bits ran over their end, or were read with the other signedness.")
     return None
 
 
@@ -261,7 +262,8 @@ def form(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     turned = (("the square of what was expected", expected**2), ("the root of what was expected", safe.sqrt()),
               ("upside down: one divided by what was expected", expected.reciprocal()),
               ("one minus what was expected", 1 - expected), ("the natural logarithm of what was expected", safe.log()),
-              ("the base-2 logarithm of what was expected", safe.log2()), ("two to the power of what was expected", 2**expected),
+              ("the base-2 logarithm of what was expected", safe.log2()),
+              ("two to the power of what was expected", 2**expected),
               ("rounded to whole numbers", expected.round()), ("rounded down to whole numbers", expected.floor()),
               ("cut off to whole numbers", expected.trunc()))
     return next((f"What came is {say}." for say, value in turned if not _is(value, expected) and _is(got, value)), None)
@@ -280,7 +282,8 @@ def order(got: torch.Tensor, expected: torch.Tensor) -> str | None:
             return f"The right numbers backwards{along}: the order is reversed."
         for shift in (1, -1):
             if got.shape[d] > 2 and _is(got.roll(-shift, d), expected):
-                return f"The right numbers, each one place {'later' if shift == 1 else 'earlier'} than it should be{along}."
+                side = "later" if shift == 1 else "earlier"
+                return f"The right numbers, each one place {side} than it should be{along}."
         if got.shape[d] % 2 == 0 and _is(got.unflatten(d, (-1, 2)).flip(d + 1).flatten(d, d + 1), expected):
             return f"The right numbers, but each pair of neighbours is exchanged{along}."
     if got.dim() == 2 and _is(got.flatten().view(got.shape[::-1]).T, expected):
@@ -317,7 +320,8 @@ def mirrored(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     """Counted from the other end: a constant minus what was expected."""
     total = (got + expected).flatten()
     if got.numel() > 2 and _is(total, total[0].expand_as(total)):
-        return f"It counts from the other end: what came and what was expected always add up to {number(total[0].item())}."
+        both = number(total[0].item())
+        return f"It counts from the other end: what came and what was expected always add up to {both}."
     return None
 
 
@@ -344,8 +348,8 @@ def precision(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     if 0 < error < 5e-3 and (expected != expected.round()).any():
         narrow = next((f": the size of {name}'s roundings" for name, eps in (("bfloat16", 2**-8), ("float16", 2**-11),
                        ("float32", 2**-24)) if eps / 6 < error <= eps), "")
-        return f"Right to {max(1, round(-math.log10(error)))} digits only{narrow}. Something small was rounded, left out, or " \
-               "added on the way."
+        return (f"Right to {max(1, round(-math.log10(error)))} digits only{narrow}. Something small was rounded, left "
+                "out, or added on the way.")
     return None
 
 
@@ -353,8 +357,9 @@ def _is(a: torch.Tensor, b: torch.Tensor, tolerance: float = CLOSE) -> bool:
     return a.shape == b.shape and not bool(unequal(a, b, tolerance).any())
 
 
-RUNGS: tuple[Callable[..., str | None], ...] = (finite, constant, sign, scale, offset, wrapped, order, shifted, mirrored,
-                                                rounding, clipped, form, precision, straight)
+RUNGS: tuple[Callable[..., str | None], ...] = (
+    finite, constant, sign, scale, offset, wrapped, order, shifted, mirrored, rounding, clipped, form, precision,
+    straight)
 
 
 def numbers(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | None:
@@ -364,7 +369,8 @@ def numbers(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | Non
         return None
     if torch.equal(a, b):
         return "kind", "The values are right, but some are floats where whole numbers belong, or the other way round."
-    for rung in RUNGS:
+    by_one = a.numel() == 1 and (a - b).abs() == 1
+    for rung in (offset, *RUNGS) if by_one else RUNGS:
         said = rung(a, b, known) if rung in (scale, offset) else rung(a, b)
         if said:
             return rung.__name__, said
@@ -372,16 +378,13 @@ def numbers(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | Non
 
 
 def parts(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | None:
-    """(rung, sentence) for an answer of several values: exchanged, or which of them is wrong and how."""
+    """(rung, sentence) for an answer of several values: which of them is wrong, and how."""
     if isinstance(expected, Mapping):
         pairs = [(f"the value of {key!r}", got[key], expected[key]) for key in expected]
     elif array(expected) is not None or not isinstance(expected, list | tuple) or len(expected) > len(ORDINALS):
         return None
     else:
         pairs = [(f"the {ORDINALS[n]} value", a, b) for n, (a, b) in enumerate(zip(got, expected, strict=True))]
-    values = [b for _, _, b in pairs]
-    if len(pairs) > 1 and equal([a for _, a, _ in pairs], values[::-1], CLOSE):
-        return "order", "The right values in the wrong order: they are exchanged."
     wrong = [(name, a, b) for name, a, b in pairs if not equal(a, b, CLOSE)]
     if not wrong:
         return None
@@ -413,7 +416,7 @@ def text(got: Any, expected: Any) -> tuple[str, str] | None:
         return None
     if isinstance(expected, list | tuple) and isinstance(got, list | tuple) and len(got) == len(expected) > 1:
         if equal(list(got)[::-1], list(expected), CLOSE):
-            return "order", "The right ones backwards: the order is reversed."
+            return "order", "The two are exchanged." if len(got) == 2 else "The right ones backwards: reversed."
         if sorted(map(repr, got)) == sorted(map(repr, expected)):
             return "order", "The right ones in another order."
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,8 @@ def common(got: Any, expected: Any, inputs: Named, tolerance: float) -> str | No
 
 
 def features(expected: torch.Tensor, inputs: Named) -> Iterator[tuple[str, torch.Tensor]]:
-    """(words, where) for properties that a place may have: of the input that stands there, of the answer, of the index."""
+    """(words, where) for properties a place may have: of the input that stands there, of the answer, of the index."""
+    yield from _ends(expected.shape)
     for name, value in inputs:
         there = array(value)
         if there is not None and there.numel() == expected.numel() and there.dim() > 0:
@@ -69,16 +71,24 @@ def features(expected: torch.Tensor, inputs: Named) -> Iterator[tuple[str, torch
     yield from _indices(expected.shape)
 
 
-def _indices(shape: torch.Size) -> Iterator[tuple[str, torch.Tensor]]:
+def _axes(shape: torch.Size) -> Iterator[tuple[int, str, torch.Tensor]]:
     names = ("index",) if len(shape) == 1 else ("row", "column") if len(shape) == 2 else \
         tuple(f"index {d}" for d in range(len(shape)))
     for d, name in enumerate(names):
-        at = torch.arange(shape[d]).view([-1 if i == d else 1 for i in range(len(shape))]).expand(shape)
-        first, last = ("at the first", "at the last") if len(shape) == 1 else (f"in the first {name}", f"in the last {name}")
-        what = " place" if len(shape) == 1 else ""
-        yield f"{first}{what}", at == 0
-        yield f"{last}{what}", at == shape[d] - 1
-        yield f"{first}{what} and the last", (at == 0) | (at == shape[d] - 1)
+        yield d, name, torch.arange(shape[d]).view([-1 if i == d else 1 for i in range(len(shape))]).expand(shape)
+
+
+def _ends(shape: torch.Size) -> Iterator[tuple[str, torch.Tensor]]:
+    for d, name, at in _axes(shape):
+        first, last = ("at the first place", "at the last place") if len(shape) == 1 else (
+            f"in the first {name}", f"in the last {name}")
+        yield first, at == 0
+        yield last, at == shape[d] - 1
+        yield f"{first} and the last", (at == 0) | (at == shape[d] - 1)
+
+
+def _indices(shape: torch.Size) -> Iterator[tuple[str, torch.Tensor]]:
+    for d, name, at in _axes(shape):
         yield f"at every odd {name}", at % 2 == 1
         yield f"at every even {name}", at % 2 == 0
         for start in (2, 4, 8, 16, 32, 64, 128, 256):
@@ -100,7 +110,7 @@ def _indices(shape: torch.Size) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def across(right: Sequence[Named], wrong: Sequence[Named]) -> str | None:
-    """What all wrong inputs have and no right one has, as a sentence; None without one, or with fewer than two right."""
+    """What all wrong inputs have and no right one, as a sentence; None without one, or with fewer than two right."""
     if len(right) < 2 or not wrong:
         return None
     for (said, _), values in zip(traits(right[0]), zip(*(
@@ -114,43 +124,39 @@ def across(right: Sequence[Named], wrong: Sequence[Named]) -> str | None:
 def traits(inputs: Named) -> Iterator[tuple[str, bool | None]]:
     """(words, whether this input has it; None where the question makes no sense), in the same order for all inputs."""
     for name, value in inputs:
-        there = array(value)
-        one = there is not None and there.numel() == 1 and there.dim() == 0
-        many = there if there is not None and there.numel() > 0 and not one else None
-        flat = one and not isinstance(value, bool)
-        number = there.item() if flat else None
         yield f"`{name}` is true", value if isinstance(value, bool) else None
         yield f"`{name}` is false", not value if isinstance(value, bool) else None
         yield f"`{name}` is None", value is None
         yield f"`{name}` is empty", len(value) == 0 if isinstance(value, str | list | tuple | Mapping) else None
-        yield f"`{name}` is zero", number == 0 if flat else None
-        yield f"`{name}` is negative", number < 0 if flat else None
-        yield f"`{name}` is odd", number % 2 == 1 if flat else None
-        yield f"`{name}` is even", number % 2 == 0 if flat else None
-        yield f"`{name}` is 1", number == 1 if flat else None
-        yield f"`{name}` is not 1", number != 1 if flat else None
-        yield f"`{name}` is no whole number", number != round(number) if flat and abs(number) < 1e15 else None
-        yield f"`{name}` is below 1", abs(number) < 1 if flat else None
-        yield f"`{name}` is no power of two", (number < 1 or 2 ** round(torch.log2(there).item()) != number) \
-            if flat and number > 0 else None
-        yield f"`{name}` is not square", many.shape[0] != many.shape[1] if many is not None and many.dim() == 2 else None
-        yield f"`{name}` is square", many.shape[0] == many.shape[1] if many is not None and many.dim() == 2 else None
-        yield f"`{name}` is taller than wide", many.shape[0] > many.shape[1] if many is not None and many.dim() == 2 else None
-        yield f"`{name}` is wider than tall", many.shape[0] < many.shape[1] if many is not None and many.dim() == 2 else None
-        yield f"`{name}` has more than one dimension", many.dim() > 1 if many is not None else None
-        yield f"`{name}` has one row", many.shape[0] == 1 if many is not None else None
-        yield f"`{name}` has an odd length", many.shape[0] % 2 == 1 if many is not None else None
-        yield f"`{name}` has an odd number of columns", many.shape[-1] % 2 == 1 if many is not None else None
-        for block in (64, 256):
-            yield f"the size of `{name}` is no multiple of {block}", many.numel() % block != 0 if many is not None else None
-        yield f"`{name}` has a negative value", bool((many < 0).any()) if many is not None else None
-        yield f"`{name}` has a zero", bool((many == 0).any()) if many is not None else None
-        yield f"`{name}` is zero everywhere", not many.any() if many is not None else None
-        yield f"the largest magnitude in `{name}` is negative", bool(many.min() < 0 and -many.min() > many.max()) \
-            if many is not None else None
-        yield f"`{name}` holds NaN or infinity", not bool(many.isfinite().all()) if many is not None else None
-        yield f"`{name}` has values that are not whole", bool((many != many.round()).any()) if many is not None else None
-        yield f"`{name}` holds a value twice", len(many.unique()) < many.numel() if many is not None else None
+        there = None if isinstance(value, bool) else array(value)
+        one = there.item() if there is not None and there.dim() == 0 else None
+        for words, has in (
+                ("zero", lambda n: n == 0), ("negative", lambda n: n < 0), ("odd", lambda n: n % 2 == 1),
+                ("even", lambda n: n % 2 == 0), ("1", lambda n: n == 1), ("not 1", lambda n: n != 1),
+                ("no whole number", lambda n: n != n // 1), ("below 1", lambda n: abs(n) < 1),
+                ("no power of two", lambda n: n <= 0 or math.log2(n) % 1 != 0)):
+            yield f"`{name}` is {words}", has(one) if one is not None and math.isfinite(one) else None
+        many = there if there is not None and there.dim() > 0 and there.numel() > 0 else None
+        flat = many if many is not None and many.dim() == 2 else None
+        for words, has in (
+                ("is not square", lambda m: m.shape[0] != m.shape[1]),
+                ("is square", lambda m: m.shape[0] == m.shape[1]),
+                ("is taller than wide", lambda m: m.shape[0] > m.shape[1]),
+                ("is wider than tall", lambda m: m.shape[0] < m.shape[1]),
+                ("has an odd number of columns", lambda m: m.shape[1] % 2 == 1)):
+            yield f"`{name}` {words}", has(flat) if flat is not None else None
+        for words, has in (
+                ("has more than one dimension", lambda m: m.dim() > 1), ("has one row", lambda m: m.shape[0] == 1),
+                ("has an odd length", lambda m: m.shape[0] % 2 == 1),
+                ("is of a size that is no multiple of 64", lambda m: m.numel() % 64 != 0),
+                ("is of a size that is no multiple of 256", lambda m: m.numel() % 256 != 0),
+                ("has a negative value", lambda m: (m < 0).any()), ("has a zero", lambda m: (m == 0).any()),
+                ("is zero everywhere", lambda m: not m.any()),
+                ("has a largest magnitude that is negative", lambda m: m.min() < 0 and -m.min() > m.max()),
+                ("holds NaN or infinity", lambda m: not m.isfinite().all()),
+                ("has values that are not whole", lambda m: (m != m.round()).any()),
+                ("holds a value twice", lambda m: len(m.unique()) < m.numel())):
+            yield f"`{name}` {words}", bool(has(many)) if many is not None else None
         dtype = str(value.dtype).removeprefix("torch.") if isinstance(value, torch.Tensor) else None
         for kind in ("float16", "bfloat16", "float32", "float64", "int8", "uint8"):
             yield f"`{name}` is {kind}", dtype == kind if dtype else None

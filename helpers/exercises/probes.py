@@ -74,7 +74,8 @@ def changes(names: Sequence[str], args: tuple, others: Sequence[tuple],
                 swapped = list(args)
                 swapped[i], swapped[j] = args[j], args[i]
                 yield f"as if `{names[j]}` and `{names[i]}` were exchanged", tuple(swapped)
-    lists = [list(variants(names[j], args[j], [o[j] for o in others if len(o) > j], solution)) for j in range(len(args))]
+    lists = [list(variants(names[j], args[j], [o[j] for o in others if len(o) > j], solution))
+             for j in range(len(args))]
     for depth in range(max(map(len, lists), default=0)):  # the likeliest of every argument first
         for j, found in enumerate(lists):
             if depth < len(found):
@@ -111,7 +112,7 @@ def variants(name: str, value: Any, others: Sequence[Any], solution: Callable[..
         try:
             yield "were sorted", kind(sorted(value))
             yield "had no value twice", kind(dict.fromkeys(value))
-        except TypeError:
+        except (TypeError, RuntimeError):  # what it holds has no order
             pass
         if value and all(isinstance(part, tuple) and len(part) == 2 for part in value):
             yield "had each pair exchanged", kind((b, a) for a, b in value)

@@ -1,0 +1,212 @@
+"""The ladder of properties, places and probes: each rung names what it is made for, and says nothing that is not so."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.exercises import ladder, places, probes
+from helpers.exercises.compare import equal
+
+T = torch.tensor
+E = T([1.5, -2.0, 0.5, 4.0, -3.5, 2.5])  # an expected answer with nothing special about it
+M = T([[1.5, -2.0, 0.5], [4.0, -3.5, 2.5], [7.0, 0.25, -6.0]])
+WHOLE = T([3, -2, 5, 7, -6, 1])
+
+
+@pytest.mark.parametrize("got, expected, rung, said", [
+    (None, E, "kind", "returned None"),
+    (E, None, "kind", "The answer is None here"),
+    (E.half(), E, "kind", "the values are right once converted"),
+    (2 * E.double(), E, "kind", "values differ as well"),
+    (E.tolist(), E, "kind", "A list of 6 came"),
+    (T([4.0]), 4.0, "kind", "`.item()`"),
+    (4.0, 4, "kind", "`//` ints"),
+    ("4", 4, "kind", "A str came"),
+    (M[:2].T, M[:2], "kind", "lying on its side"),
+    (E.view(2, 3), E, "kind", "the right numbers in order, but arranged"),
+    (E[1:], E, "kind", "1 missing along dimension 0"),
+    (torch.cat([E, E[:2]]), E, "kind", "2 too many along dimension 0, the last ones"),
+    (M[:, 1:], M, "kind", "1 missing along dimension 1, the first"),
+    (M.max(), M, "kind", "one number for all of it"),
+    (M, M.max(), "kind", "one number is asked for"),
+    ({"a": 1}, {"a": 1, "b": 2}, "kind", "'b' is missing"),
+    ({"a": 1, "c": 1}, {"a": 1}, "kind", "'c' is one too many"),
+    ([1, 2], [1, 2, 3], "kind", "the last is missing"),
+    ([2, 3], [1, 2, 3], "kind", "the first is missing"),
+    ([1, 3], [1, 2, 3], "kind", "2 is missing, the rest is right"),
+    (["a", "b", "x"], ["a", "b"], "kind", "the last is too many"),
+    ([], [1], "kind", "nothing came"),
+    ((E, M.half()), (E, M), "kind", "In the second of its 2 values"),
+    ([1.0, 2.0], [1, 2], "kind", "floats"),
+    (T([1.0, math.nan, 2.0]), E[:3], "finite", "NaN came at 1 of 3"),
+    (E[:3], T([1.5, math.inf, 0.5]), "finite", "Infinity is right at 1 of 3"),
+    (torch.zeros(6), E, "constant", "is zero"),
+    (torch.ones(6), E, "constant", "is 1;"),
+    (-E, E, "sign", "the wrong way round"),
+    (E.abs(), E, "sign", "The signs are lost"),
+    (-3, 3, "sign", "wrong way"),
+    (E * T([1, -1, 1, 1, 1, 1]), E, "sign", "some of the signs"),
+    (4 * E, E, "scale", "4 times too large, everywhere alike: that is `r`."),
+    (E / 2, E, "scale", "2 times too small"),
+    (E / 4, E, "scale", "4 times too small"),
+    (800, 100, "scale", "eight bits are a byte"),
+    (E * 7.1, E, "scale", "7.1 times"),
+    (-2 * E, E, "scale", "with the sign the wrong way round"),
+    (E + 1, E, "offset", "1 too large, everywhere alike: off by"),
+    (E - 0.3, E, "offset", "0.3 too small"),
+    (WHOLE + 4, WHOLE, "offset", "which is `r`"),
+    (7, 8, "offset", "off by one"),
+    (T([3, 254, 5, 7, 250, 1]), WHOLE, "wrapped", "by a multiple of 256"),
+    (E.flip(0), E, "order", "backwards"),
+    (E.roll(1), E, "order", "one place later"),
+    (E.roll(-1), E, "order", "one place earlier"),
+    (M.T, M, "order", "transposed"),
+    (T([-2.0, 1.5, 4.0, 0.5, 2.5, -3.5]), E, "order", "pair of neighbours"),
+    (E.sort().values, E, "order", "sorted"),
+    (E[[2, 0, 1, 3, 5, 4]], E, "order", "another order"),
+    (torch.cat([T([9.0]), E[:-1]]), E, "shifted", "one place later"),
+    (torch.cat([E[1:], T([9.0])]), E, "shifted", "one place earlier"),
+    (15 - WHOLE, WHOLE, "mirrored", "always add up to 15"),
+    (WHOLE - T([0, 0, 1, 0, 1, 0]), WHOLE, "rounding", "too low and none too high"),
+    (WHOLE + T([0, 0, 1, 0, 1, 0]), WHOLE, "rounding", "too high and none too low"),
+    (WHOLE + T([0, 0, -1, 0, 1, 0]), WHOLE, "rounding", "too near to zero"),
+    (WHOLE + T([0, 0, 1, -1, 0, 0]), WHOLE, "rounding", "some too high and some too low"),
+    (E.clamp(-2, 3), E, "clipped", "1 are held at -2 and 1 are held at 3"),
+    (E**2, E, "form", "square"),
+    (1 / E, E, "form", "upside down"),
+    (E.abs().sqrt(), E.abs(), "form", "root"),
+    (E.trunc(), E, "form", "cut off"),
+    (E.bfloat16().float() * 1.001, E, "scale", "1.001 times"),
+    (3 * E + 1, E, "straight", "times 3 plus 1"),
+    (E + T([1e-4, 0, 2e-4, 0, 0, 1e-4]), E, "precision", "Right to"),
+    ((E, 2 * M), (E, M), "scale", "The second value is wrong"),
+    ((M[0], E[:3]), (E[:3], M[0]), "order", "exchanged"),
+    (["b", "a"], ["a", "b"], "order", "exchanged"),
+    (["c", "b", "a"], ["a", "b", "c"], "order", "backwards"),
+    ("abc ", "abc", "text", "white space at its ends"),
+    ("ABC", "abc", "text", "capitals"),
+    ("a b\nc", "a bc", "text", "white"),
+    ("xabc", "abc", "text", "more than the answer"),
+    ("ab", "abc", "text", "A part is missing"),
+    ("cab", "abc", "order", "letters"),
+    ({"a": 2, "b": 5}, {"a": 1, "b": 5}, "offset", "The value of 'a' is wrong, the rest is right"),
+])
+def test_rung(got, expected, rung, said):
+    found = ladder.inside(got, expected, [("`r`", 4.0)])
+    assert found and found[0] == rung and said in found[1], found
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=8), st.data())
+@settings(deadline=None, max_examples=300)
+def test_a_factor_or_an_offset_that_is_named_is_there(numbers, data):
+    """Whatever comes: if the ladder speaks of the sign, a factor or an offset, undoing it gives the answer."""
+    expected = T(numbers, dtype=torch.float64)
+    change = data.draw(st.sampled_from([lambda t: -t, lambda t: 3 * t, lambda t: t + 2, lambda t: t.flip(0),
+                                        torch.round]))
+    got = change(expected)
+    found = ladder.numbers(got, expected)
+    if equal(got, expected, 1e-9):
+        return
+    if found and found[0] == "order":
+        assert equal(got.sort().values, expected.sort().values, 1e-4)
+    if found and found[0] == "sign":
+        assert equal(got.abs(), expected.abs(), 1e-4)
+    if found and found[0] == "scale":
+        assert equal(got * (expected.norm() / got.norm()), expected, 1e-3) or equal(
+            -got * (expected.norm() / got.norm()), expected, 1e-3)
+    if found and found[0] == "offset":
+        assert equal(got - (got - expected).mean(), expected, 1e-3)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(max_size=4) | st.just(torch.ones(2, 3)),
+    lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.dictionaries(
+        st.text(max_size=2), inner, max_size=2), max_leaves=10)
+
+
+@given(anything, anything)
+@settings(deadline=None, max_examples=300)
+def test_no_pair_of_answers_breaks_the_ladder(got, expected):
+    if not equal(got, expected, 1e-6):
+        found = ladder.inside(got, expected)
+        assert found is None or found[1].endswith(".") or found[1].endswith("?"), found
+    places.common(got, expected, [("x", got)], 1e-6)
+    list(places.traits([("x", got)]))
+    list(probes.variants("x", got, [expected], lambda x: x))
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda x, y: torch.where(x < 0, y + 1, y), "where `x` is negative"),
+    (lambda x, y: torch.where(x == 0, y + 1, y), "where `x` is zero"),
+    (lambda x, y: torch.cat([y[:-1], y[-1:] + 1]), "at the last place"),
+    (lambda x, y: torch.cat([y[:1] + 1, y[1:]]), "at the first place"),
+    (lambda x, y: torch.where(torch.arange(9) % 2 == 1, y + 1, y), "at every odd index"),
+    (lambda x, y: torch.where(torch.arange(9) >= 5, y + 1, y), "from index 5 on"),
+    (lambda x, y: torch.where(torch.arange(9) >= 8, y + 1, y), "at the last place"),
+])
+def test_places(change, said):
+    x = T([1.0, -1.0, 0.0, 2.0, 3.5, -2.0, 4.0, 0.0, 5.0])
+    y = T([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0, 5.0])
+    assert said in places.common(change(x, y), y, [("x", x)], 1e-6)
+
+
+def test_places_of_a_matrix():
+    wrong = M + torch.eye(3)
+    assert places.common(wrong, M, [], 1e-6) == "Right except on the diagonal."
+    wrong = M.clone()
+    wrong[:, 0] += 1
+    assert places.common(wrong, M, [], 1e-6) == "Right except in the first column."
+
+
+def test_places_without_a_rule_say_nothing():
+    wrong = M.clone()
+    wrong[0, 1] += 1
+    wrong[1, 2] += 1
+    wrong[2, 0] += 1
+    assert places.common(wrong, M, [], 1e-6) is None
+    assert places.common(M + 1, M, [], 1e-6) is None, "all of them are wrong: that is no place"
+
+
+def of(**inputs):
+    return list(inputs.items())
+
+
+def test_across():
+    right = [of(x=torch.ones(2, 2), r=2), of(x=torch.ones(3, 3), r=5)]
+    assert places.across(right, [of(x=torch.ones(2, 3), r=2)]) == (
+        "Right for the 2 inputs without, wrong for all 1 with this: `x` is not square.")
+    assert places.across(right[:1], [of(x=torch.ones(2, 3), r=2)]) is None, "one right input is no pattern"
+    assert places.across(right, [of(x=torch.ones(2, 2), r=2)]) is None
+    assert "is negative" in places.across([of(n=1), of(n=4)], [of(n=-2), of(n=-3)])
+
+
+def scaled(x: torch.Tensor, bits: int = 8, flip: bool = False) -> torch.Tensor:
+    """A stand-in for a reference solution."""
+    return (x.flip(0) if flip else x) * 2.0**bits
+
+
+OTHERS = [(E, 4, True), (E, 8, False), (E, 3, False)]
+
+
+@pytest.mark.parametrize("answer, args, said", [
+    (lambda x, bits, flip: scaled(x, 8, flip), (E, 4, False), "as if `bits` were 8, its default"),
+    (lambda x, bits, flip: scaled(x, bits + 1, flip), (E, 4, False), "as if `bits` were one more"),
+    (lambda x, bits, flip: scaled(x, 3, flip), (E, 7, False), "as if `bits` were 3"),
+    (lambda x, bits, flip: scaled(x.abs(), bits, flip), (E, 4, False), "as if `x` held magnitudes only (no signs)"),
+    (lambda x, bits, flip: scaled(x, bits, False), (E, 4, True), "as if `flip` were False, its default"),
+    (lambda x, bits, flip: x, (E, 4, True), None),
+])
+def test_as_if(answer, args, said):
+    assert probes.as_if(answer(*args), scaled, args, OTHERS, 1e-6) == said
+
+
+def test_ignored():
+    def find(answer):
+        return probes.ignored(answer, scaled, (E, 4, True), OTHERS, 1e-6)
+    assert find(lambda x, bits, flip: scaled(x, 8, flip)) == "bits"
+    assert find(lambda x, bits, flip: T([1.0])) == "x"
+    assert find(scaled) is None
+    assert find(lambda x, bits, flip: 1 / 0) is None
