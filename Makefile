@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test quick bench notebooks pocket experiments figures pins lock release clean
+.PHONY: help lab test quick exercise bench notebooks pocket experiments figures pins lock release clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -33,6 +33,9 @@ quick: $(STAMP)  ## ruff, the fast tests, and of the slow ones and the notebooks
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quick
+
+exercise: $(STAMP)  ## write a new exercise's module and its cells (NAME=scale_rows LESSON=02), or its cells again
+	@PYTHONPATH=tests $(BIN)/python -m notebook_tools.exercise "$(NAME)" "$(LESSON)"
 
 bench: $(STAMP)  ## time and memory beside the libraries', and the ledger beside traced steps (on an idle machine)
 	$(BIN)/python tests/bench_quantization.py

@@ -59,6 +59,7 @@ def test_mistakes_differ(exercise):
 def test_exercise_is_well_formed(exercise):
     assert len(exercise.mistakes) >= 3 and len(exercise.hints) >= 3 and exercise.moral and exercise.prompt.strip()
     assert len({mistake.says for mistake in exercise.mistakes}) == len(exercise.mistakes), "two mistakes say the same"
+    assert "TODO" not in inspect.getsource(inspect.getmodule(exercise.solution))
     assert 1 <= exercise.minutes <= 15 and inspect.getdoc(exercise.solution)
     assert max(map(len, authoring.stub(exercise).splitlines())) <= 90, "a notebook's cell would have to be scrolled"
     special = [case for case in exercise.cases[1:] if not (isinstance(case, Case) and case.about)]
