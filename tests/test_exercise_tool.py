@@ -16,7 +16,8 @@ EXERCISES = dict(registry.exercises())
 
 @pytest.mark.parametrize("name, lesson, said", [
     ("", None, "use a function's name"), ("9x", "02", "use a function's name"),
-    ("lambda", "02", "use a function's name"), ("Scale", "02", "use a function's name"), ("scale_rows", None, "say for which lesson"),
+    ("lambda", "02", "use a function's name"), ("Scale", "02", "use a function's name"),
+    ("scale_rows", None, "say for which lesson"),
     ("scale_rows", "2", "two digits"), ("scale_rows", "99", "no notebook of that number"),
     ("nf4_code", "02", "lesson 04's already"),
 ])
