@@ -4,7 +4,11 @@ SHELL := /bin/sh
 .PHONY: help lab test quick exercise bench notebooks pocket experiments figures pins lock release clean
 
 VENV ?= .venv
+ifeq ($(OS),Windows_NT)  # in Git Bash
+BIN := $(VENV)/Scripts
+else
 BIN := $(VENV)/bin
+endif
 STAMP := $(VENV)/.installed
 PYTHON ?=
 PORT ?= 8888

@@ -16,7 +16,6 @@ import pkgutil
 import warnings
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
 
 import corpus
 
@@ -83,7 +82,7 @@ def main() -> None:
             if record.get(key, {}).get("said") != said(card):
                 print(f"--- {key}\nslip: {keyed[key].says}\nrung: {card.rung}\n{card!r}\n")
         return
-    valid: dict[str, Any] = {key: entry for key, entry in record.items() if key in cards and entry["said"] == said(cards[key])}
+    valid = {key: entry for key, entry in record.items() if key in cards and entry["said"] == said(cards[key])}
     total: Counter = Counter()
     for lesson, counts in sorted(figures(valid).items()):
         total += counts

@@ -1,4 +1,4 @@
-"""Answers that nobody registered: none of the wrong is accepted, the unusual right ones are, and enough slips are named.
+"""Answers that nobody registered: no wrong one is accepted, unusual right ones are, and enough slips are named.
 
 How the judgements are made: tests/judge.py."""
 

@@ -1,0 +1,44 @@
+"""The hosted tests and the contributor's guide: they name commands and files that exist, for every promised Python."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def commands(job: str) -> list[str]:
+    return [step["run"] for step in WORKFLOW["jobs"][job]["steps"] if "run" in step]
+
+
+@pytest.mark.parametrize("job", ["pinned", "newest"])
+def test_every_python_on_every_system(job):
+    matrix = WORKFLOW["jobs"][job]["strategy"]["matrix"]
+    requires = re.search(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
+    assert matrix["python"] == [f"3.{minor}" for minor in range(int(requires[1]), int(requires[2]))]
+    assert [name.split("-")[0] for name in matrix["os"]] == ["ubuntu", "macos", "windows"]
+
+
+def test_hosted_tests_call_the_same_commands():
+    assert commands("pinned") == ["make test PYTHON=python"]
+    assert commands("newest") == ["make lock UPGRADE=--upgrade PYTHON=python", "make test PYTHON=python"]
+    assert "test" in TARGETS and "lock" in TARGETS
+
+
+def test_newest_versions_weekly():
+    schedule = WORKFLOW[True]["schedule"]  # YAML reads the key `on` as true
+    assert len(schedule) == 1 and re.fullmatch(r"\d+ \d+ \* \* [0-6]", schedule[0]["cron"])
+    assert "schedule" in WORKFLOW["jobs"]["newest"]["if"] and "!= 'schedule'" in WORKFLOW["jobs"]["pinned"]["if"]
+
+
+def test_the_guide_names_what_is_there():
+    called = set(re.findall(r"`make ([a-z]+)|^ *make ([a-z]+) ", GUIDE, re.MULTILINE))
+    called = {a or b for a, b in called}
+    assert {"quick", "test", "exercise", "notebooks", "mutants"} <= called <= TARGETS, called - TARGETS
+    for link in re.findall(r"\]\(([^)#]+)\)", GUIDE):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
