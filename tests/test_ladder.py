@@ -195,18 +195,21 @@ OTHERS = [(E, 4, True), (E, 8, False), (E, 3, False)]
     (lambda x, bits, flip: scaled(x, 8, flip), (E, 4, False), "as if `bits` were 8, its default"),
     (lambda x, bits, flip: scaled(x, bits + 1, flip), (E, 4, False), "as if `bits` were one more"),
     (lambda x, bits, flip: scaled(x, 3, flip), (E, 7, False), "as if `bits` were 3"),
+    (lambda x, bits, flip: scaled(x, bits + 1 if bits < 5 else 0, flip), (E, 4, True), "as if `bits` were one more"),
+    (lambda x, bits, flip: scaled(x, {4: 5, 8: 2, 3: 7}[bits], flip), (E, 4, True), None),  # true of one input only
     (lambda x, bits, flip: scaled(x.abs(), bits, flip), (E, 4, False), "as if `x` held magnitudes only (no signs)"),
     (lambda x, bits, flip: scaled(x, bits, False), (E, 4, True), "as if `flip` were False, its default"),
     (lambda x, bits, flip: x, (E, 4, True), None),
 ])
 def test_as_if(answer, args, said):
-    assert probes.as_if(answer(*args), scaled, args, OTHERS, 1e-6) == said
+    assert probes.as_if(answer, scaled, args, OTHERS, 1e-6) == said
 
 
 def test_ignored():
     def find(answer):
-        return probes.ignored(answer, scaled, (E, 4, True), OTHERS, 1e-6)
+        return probes.ignored(answer, scaled, OTHERS, 1e-6)
     assert find(lambda x, bits, flip: scaled(x, 8, flip)) == "bits"
     assert find(lambda x, bits, flip: T([1.0])) == "x"
     assert find(scaled) is None
     assert find(lambda x, bits, flip: 1 / 0) is None
+    assert find(lambda x, bits, flip: scaled(x, 8 if flip else bits, flip)) is None, "without effect on one input only"

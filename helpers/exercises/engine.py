@@ -252,10 +252,10 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
     found = ladder.inside(got, expected, _quantities(named))
     if found and found[0] in ("kind", "finite"):
         return context + found[1], *found[:1], None
-    others = [c.args for c in exercise.inputs() if not callable(c.args)]
+    inputs = [c.args for c in exercise.inputs() if not callable(c.args)]
     if not callable(case.args):
-        unused = probes.ignored(function, exercise.solution, args, others, exercise.tolerance)
-        like = probes.as_if(got, exercise.solution, args, others, exercise.tolerance)
+        unused = probes.ignored(function, exercise.solution, [args, *inputs], exercise.tolerance)
+        like = probes.as_if(function, exercise.solution, args, inputs, exercise.tolerance)
         if unused:
             answer = f" It answers {like}." if like and f"`{unused}`" in like else ""
             return f"{context}`{unused}` has no effect: the answer stays the same without it.{answer}", "ignored", None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,46 +23,56 @@ def safely(function: Callable[..., Any], args: tuple) -> Any:
     return NOTHING if outcome.error is not None else outcome.value
 
 
-def as_if(got: Any, solution: Callable[..., Any], args: tuple, others: Sequence[tuple],
+def as_if(function: Callable[..., Any], solution: Callable[..., Any], args: tuple, others: Sequence[tuple],
           tolerance: float) -> str | None:
-    """The change of the input under which `got` would be right: "as if `bits` were 8"; None if none was found."""
-    expected = safely(solution, args)
-    names = list(inspect.signature(solution).parameters)
-    for count, (said, changed) in enumerate(changes(names, args, others, solution)):
-        if count >= TRIES:
-            break
-        value = safely(solution, changed)
-        if value is NOTHING or equal(value, expected, tolerance):
-            continue
-        if equal(got, value, max(tolerance, 1e-6)):
-            return said
-    return None
-
-
-def ignored(function: Callable[..., Any], solution: Callable[..., Any], args: tuple, others: Sequence[tuple],
-            tolerance: float) -> str | None:
-    """The name of an argument that changes the right answer at least twice and this one never."""
-    names = list(inspect.signature(solution).parameters)
-    ours, theirs = safely(function, args), safely(solution, args)
-    if ours is NOTHING:
+    """The change of the input under which the answer to `args` would be right: "as if `bits` were 8"; None if there is
+    none. Of several that fit, the one that explains the most of the `others` on which the function is wrong too; one
+    that explains less than half of them does not count."""
+    fitting = _fitting(function, solution, args, others, tolerance)
+    if not fitting:
         return None
-    for j, name in enumerate(names[:len(args)]):
-        changed = 0
-        for _, value in variants(name, args[j], [other[j] for other in others if len(other) > j], solution):
-            varied = (*args[:j], value, *args[j + 1:])
-            right = safely(solution, varied)
-            if right is NOTHING or equal(right, theirs, tolerance):
+    wrong = [other for other in others if other is not args
+             and not _alike(safely(function, other), safely(solution, other), tolerance)][:4]
+    explained = [_fitting(function, solution, other, [*others, args], tolerance) for other in wrong]
+    scores = {said: sum(said in found for found in explained) for said in fitting}
+    best = max(fitting, key=lambda said: scores[said])  # the first of equals: the likeliest slip
+    return best if 2 * scores[best] >= len(wrong) else None
+
+
+def _fitting(function: Callable[..., Any], solution: Callable[..., Any], args: tuple, others: Sequence[tuple],
+             tolerance: float) -> list[str]:
+    got, expected = safely(function, args), safely(solution, args)
+    names, found = list(inspect.signature(solution).parameters), []
+    for said, changed in itertools.islice(changes(names, args, others, solution), TRIES):
+        value = safely(solution, changed)
+        if not _alike(value, expected, tolerance) and _alike(got, value, max(tolerance, 1e-6)):
+            found.append(said)
+    return found
+
+
+def _alike(a: Any, b: Any, tolerance: float) -> bool:
+    return a is not NOTHING and b is not NOTHING and equal(a, b, tolerance)
+
+
+def ignored(function: Callable[..., Any], solution: Callable[..., Any], inputs: Sequence[tuple],
+            tolerance: float) -> str | None:
+    """The name of an argument that changes the right answer to at least two of the inputs, and never this one."""
+    for j, name in enumerate(inspect.signature(solution).parameters):
+        matters = 0
+        for args in inputs[:5]:
+            if len(args) <= j:
                 continue
-            if not equal(safely(function, varied), ours):
+            theirs, ours = safely(solution, args), safely(function, args)
+            seen = [other[j] for other in inputs if len(other) > j]
+            varied = [(*args[:j], value, *args[j + 1:]) for _, value in variants(name, args[j], seen, solution)]
+            varied = [new for new in varied if not _alike(safely(solution, new), theirs, tolerance)
+                      and safely(solution, new) is not NOTHING][:4]
+            if any(not _alike(safely(function, new), ours, 0.0) for new in varied):
                 break
-            changed += 1
-            if changed == 6:
-                break
+            matters += bool(varied)
         else:
-            if changed >= 2:
+            if matters >= 2:
                 return name
-        if changed == 6:
-            return name
     return None
 
 
