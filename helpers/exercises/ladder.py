@@ -194,7 +194,7 @@ def scale(got: torch.Tensor, expected: torch.Tensor, known: Known = ()) -> str |
 
 
 def _round(size: float) -> bool:
-    return size < 1e6 and abs(size - round(size)) < 1e-4 * size and round(size) in (2, 3, 4, 8, 10, 16, 32, 64, 100, 1000, 1024)
+    return any(math.isclose(size, whole, rel_tol=1e-4) for whole in (2, 3, 4, 8, 10, 16, 32, 64, 100, 1000, 1024))
 
 
 def _named(size: float, known: Known, one: bool) -> str:
