@@ -38,16 +38,16 @@ an A (r, k), all with the same r. No r can be above the smaller side of a matrix
         Mistake("Only one of A and B is counted: each has weights for every rank.", ("d + k", "k"), ("d + k", "d")),
         Mistake("That spends the whole budget on one matrix. All of them share it.", ("sum(d + k", "max(d + k")),
         Mistake("Rounded up: that r goes over the budget.", (BOUGHT, "-(-budget // weights_per_rank)")),
-        Mistake("Rounded to the nearest, which can go over the budget.", (BOUGHT, "round(budget / weights_per_rank)")),
+        Mistake("Rounded to the nearest: that can go over the budget.", (BOUGHT, "round(budget / weights_per_rank)")),
         Mistake("A rank is a whole number: `/` gives a float.", ("//", "/")),
         Mistake("One rank too few: a budget may be spent exactly.", ("budget //", "(budget - 1) //")),
         Mistake("No rank is above the smaller side of a matrix.", (f"min({BOUGHT}, {CAP})", BOUGHT)),
         Mistake("Held at the larger side of a matrix: the rank ends at the smaller one.", ("(min(d, k)", "(max(d, k)")),
         Mistake("Held at the smaller side of one matrix: r is the same for all, so the thinnest decides.",
                 (CAP, "min(shapes[0])"), (CAP, f"max{CAP[1:]}")),
-        Mistake("Not even r = 1 fits here, and 1 came.", ("return min", "return 1 if budget < weights_per_rank else min")),
+        Mistake("Not even r = 1 fits here, and 1 came.", (BOUGHT, f"max(1, {BOUGHT})")),
     ),
-    draw=lambda rng: ([(rng.randint(9, 40), rng.randint(9, 40)) for _ in range(rng.randint(1, 4))], rng.randint(0, 999)),
+    draw=lambda rng: ([tuple(rng.choices(range(9, 40), k=2)) for _ in range(rng.randint(1, 4))], rng.randint(0, 999)),
     moral="37 for the queries alone, 7 for the feed-forward, 4 for all: the sweep of this lesson spends its budget so.")
 
 
