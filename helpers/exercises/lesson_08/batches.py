@@ -20,23 +20,23 @@ def answer_each(x: torch.Tensor, W: torch.Tensor, adapters: dict[str, tuple],
     return h
 
 
-def _batch(rng: random.Random, names: list[str], ranks: dict[str, int], d: int, k: int) -> tuple:
-    """A batch for `names`, and adapters of these `ranks` by name; small whole numbers, scalings 0.5 to 4."""
+def _batch(rng: random.Random, names: list[str], d: int, k: int, **adapters: tuple[int, float]) -> tuple:
+    """A batch for `names`, in small whole numbers; `adapters` gives rank and scaling by name."""
     def drawn(*shape: int) -> torch.Tensor:
         return integers(rng, -3, 3, *shape).float()
     return drawn(len(names), k), drawn(d, k), {
-        name: (drawn(r, k), drawn(d, r), rng.choice([0.5, 2.0, 4.0])) for name, r in ranks.items()}, names
+        name: (drawn(r, k), drawn(d, r), scaling) for name, (r, scaling) in adapters.items()}, names
 
 
 def _random_batch(rng: random.Random) -> tuple:
-    ranks = {name: rng.randint(1, 4) for name in rng.sample(["whole", "brief", "plain", "legal"], rng.randint(1, 4))}
-    names = [rng.choice([*ranks, ""]) for _ in range(rng.randint(1, 6))]
-    return _batch(rng, names, ranks, rng.randint(1, 5), rng.randint(1, 5))
+    called = rng.sample(["whole", "brief", "plain"], rng.randint(1, 3))
+    names = [rng.choice([*called, ""]) for _ in range(rng.randint(1, 6))]
+    adapters = {name: (rng.randint(1, 4), rng.choice([0.5, 2.0, 4.0])) for name in called}
+    return _batch(rng, names, rng.randint(2, 5), rng.randint(2, 5), **adapters)
 
 
-def _case(seed: int, *names: str, **about: str) -> Case:
-    args = _batch(random.Random(seed), list(names), {"whole": 2, "brief": 3}, 2, 4)
-    return Case(args, shown=f"{len(names)} rows for {names}; the adapters are whole (r = 2) and brief (r = 3)", **about)
+def _case(about: str, *names: str, **adapters: tuple[int, float]) -> Case:
+    return Case(_batch(random.Random(about), list(names), 2, 3, **adapters), about)
 
 
 ROWS = "wanted == name for wanted in names"
@@ -47,9 +47,13 @@ A server keeps one base model and the adapters of many customers, and answers th
 x·Wᵀ is taken once for all rows, and each row gets the branch of its own customer. Write that layer. The name `""`
 stands for a row that wants the base alone.
 """,
-    cases=(_case(1, "brief", "whole", "whole", "brief"),
-           _case(2, "whole", "", "brief", about="a row that wants the base alone"),
-           _case(3, "brief", "brief", about="an adapter that nobody asks for")),
+    cases=(_case("one row and one adapter", "whole", whole=(1, 1.0)),
+           _case("a scaling that is not 1", "whole", whole=(1, 0.5)),
+           _case("an adapter of rank 2", "whole", whole=(2, 2.0)),
+           _case("two rows for one customer", "whole", "whole", whole=(1, 2.0)),
+           _case("two customers", "brief", "whole", "whole", "brief", whole=(2, 2.0), brief=(1, 0.5)),
+           _case("a row that wants the base alone", "whole", "", "brief", whole=(2, 2.0), brief=(1, 0.5)),
+           _case("an adapter that nobody asks for", "brief", "brief", whole=(2, 2.0), brief=(1, 0.5))),
     hints=("Begin with h = x @ W.T for all rows. Then go through the adapters and pick the rows that want each.",
            "`rows = torch.tensor([wanted == name for wanted in names])` is a mask; `h[rows] += ...` writes there only.",
            'What is added: scaling * x[rows] @ A.T @ B.T. Rows with the name "" are in no mask, and stay as they are.'),
@@ -68,7 +72,7 @@ stands for a row that wants the base alone.
                 ("+= scaling * x[rows] @ A.T @ B.T", "= scaling * (h[rows] + x[rows] @ A.T @ B.T)")),
         Mistake("The base is missing: each row is x·Wᵀ plus its branch.",
                 ("+= scaling", "= scaling"), ("= x @ W.T", "= 0 * x @ W.T")),
-        Mistake("The name \"\" stands for no adapter: that row is x·Wᵀ, nothing more and nothing less.",
+        Mistake("The name \"\" stands for no adapter: that row is x·Wᵀ, no more and no less.",
                 (LOOP, "    h = h * torch.tensor([[float(bool(name))] for name in names])\n" + LOOP),
                 (ROWS, "name == (wanted or list(adapters)[0]) for wanted in names"),
                 (LOOP, "    [adapters[name] for name in names]\n" + LOOP)),

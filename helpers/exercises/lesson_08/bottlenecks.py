@@ -30,10 +30,11 @@ weights are trained in all?
         Mistake("Half of it: there are two adapters in every layer.", ("layers * 2 *", "layers *")),
         Mistake("The biases are missing: m numbers for the way down, d for the way up.", (" + d + m", "")),
         Mistake("A bias has as many numbers as its layer has outputs: m for down, d for up.",
-                ("+ d + m", "+ 2 * d"), ("+ d + m", "+ 2 * m")),
+                ("+ d + m", "+ 2 * d"), ("+ d + m", "+ 2 * m"), ("+ d + m", "+ 2")),
         Mistake("The bias of one of the two linear layers is missing.", ("+ d + m", "+ d"), ("+ d + m", "+ m")),
         Mistake("Only one of the two matrices was counted: there is a way down and a way up.", ("(2 * m", "(m")),
         Mistake("A matrix between d and m has d times m weights, not d plus m.", ("2 * m * d", "2 * (m + d)")),
+        Mistake("That is a matrix from d to d. The way down ends at m.", ("2 * m * d", "2 * d * d")),
         Mistake("The biases were counted for one adapter only: the bracket is missing.",
                 ("(2 * m * d + d + m)", "2 * m * d + d + m")),
         Mistake("That is one layer of the transformer. Multiply by how many there are.", ("layers * ", "")),
@@ -53,13 +54,17 @@ def _adapter(rng: random.Random, n: int, d: int, m: int) -> tuple[torch.Tensor, 
 
 
 X, DOWN, B, UP, C = _adapter(random.Random(1), 2, 3, 2)
+ABOVE = (X.abs(), DOWN.abs(), 0 * B, UP, 0 * C)  # nothing for ReLU to cut, no biases
 
 BOTTLENECK = Exercise(8, bottleneck, "★★ An adapter in one line · 8 min", """
 Write the adapter without modules: from d down to m, ReLU, up to d again, and the input added. All matrices lie as in
 `nn.Linear`: `down` is (m, d), `up` is (d, m).
 """,
-    cases=((X, DOWN, B, UP, C),
-           Case((X, DOWN, B, torch.zeros(3, 2), torch.zeros(3)), about="`up` and `c` at zero, as training starts")),
+    cases=(Case((X, DOWN, B, 0 * UP, 0 * C), about="`up` and `c` at zero, as training starts"),
+           Case(ABOVE, about="a way up that is not zero"),
+           Case((*ABOVE[:2], B.abs(), UP, 0 * C), about="a bias b that is not zero"),
+           Case((*ABOVE[:4], C), about="a bias c that is not zero"),
+           Case((X, DOWN, B, UP, C), about="negative numbers before ReLU")),
     hints=("`x @ down.T` has m columns. What comes next, and what last?",
            "narrow = torch.relu(x @ down.T + b); then up again, with its bias.",
            "The skip connection: x + narrow @ up.T + c."),

@@ -36,10 +36,11 @@ def text_loss(logits, ids):
 
 Write it so that position i of the *text* predicts token i + 1, for any number of virtual tokens, none included.
 """,
-    cases=(_scored(random.Random(1), 1, 2, 3, 2),
-           Case(_scored(random.Random(2), 1, 0, 3, 4), about="no virtual tokens"),
-           Case(_scored(random.Random(3), 2, 1, 4, 3), about="two rows of text"),
-           Case(_scored(random.Random(4), 1, 4, 2, 2), about="more virtual tokens than text")),
+    cases=(_scored(random.Random(1), 1, 2, 2, 3),
+           Case(_scored(random.Random(2), 1, 2, 4, 2), about="more than one token to predict"),
+           Case(_scored(random.Random(3), 2, 1, 3, 3), about="two rows of text"),
+           Case(_scored(random.Random(4), 1, 0, 4, 3), about="no virtual tokens"),
+           Case(_scored(random.Random(5), 1, 4, 2, 2), about="more virtual tokens than text")),
     hints=("The virtual tokens stand *before* the text. Which end of the logits belongs to them?",
            "Keep the last n rows: `logits[:, logits.shape[1] - n:]`. The last of them predicts what nobody wrote.",
            "After that: `logits[:, :-1].transpose(1, 2)`, the vocabulary in dimension 1, against `ids[:, 1:]`."),
@@ -72,6 +73,7 @@ def dora_weight(W: torch.Tensor, dW: torch.Tensor, m: torch.Tensor) -> torch.Ten
 
 NORM = "adapted.norm(dim=1, keepdim=True)"
 W, DW = torch.tensor([[3.0, 4.0, 0.0], [0.0, 2.0, 1.0]]), torch.tensor([[1.0, -1.0, 0.5], [0.5, 0.0, 2.0]])
+EVEN, M = torch.tensor([[3.0, 4.0], [-4.0, 3.0]]), torch.tensor([2.0, 3.0])
 
 DORA_WEIGHT = Exercise(8, dora_weight, "★★ Spot the bug: the old length · 8 min", """
 DoRA splits a weight into directions and lengths: LoRA turns the rows of W, and a vector m, trained for itself, says how
@@ -87,22 +89,23 @@ def dora_weight(W, dW, m):
 
 Mend it. Every row of the result must have exactly the length that m gives it.
 """,
-    cases=((W[:, :2], DW[:, :2], torch.tensor([2.0, 0.5])),
-           Case((W, DW, torch.tensor([2.0, 0.5])), about="a matrix that is wider than tall"),
+    cases=(Case((EVEN, 0 * EVEN, M), about="dW zero, as training starts"),
+           Case((W[:, :2], 0 * EVEN, M), about="rows of different lengths"),
+           Case((W[:, :2], DW[:, :2], M), about="a dW that is not zero"),
+           Case((W, DW, M), about="a matrix that is wider than tall"),
            Case((W.T, DW.T, torch.tensor([2.0, 1.0, 4.0])), about="a matrix that is taller than wide"),
-           Case((W, 0 * DW, torch.tensor([2.0, 0.5])), about="dW zero, as training starts"),
-           Case((W, DW, torch.tensor([0.0, 1.0])), about="a length of 0")),
+           Case((W, DW, 0 * M), about="lengths of 0")),
     hints=("Take m = 1. How long is a row of the published result if dW is not zero?",
            "The row that must be brought to length 1 is the row of W + dW, not that of W.",
            "adapted = W + dW; then m[:, None] * adapted / adapted.norm(dim=1, keepdim=True)."),
     mistakes=(
         Mistake("Divided by the length of W's rows. What is scaled is W + dW: divide by *its* rows' lengths."),
-        Mistake("Divided by the length of dW's rows. What is scaled is W + dW.", (NORM, "dW.norm(dim=1, keepdim=True)")),
+        Mistake("Divided by the length of dW's rows. W + dW is scaled.", (NORM, "dW.norm(dim=1, keepdim=True)")),
         Mistake("The norm runs down the columns. A row has its length along dim=1.", ("dim=1", "dim=0")),
         Mistake("One norm for the whole matrix: each row has a length of its own.", (NORM, "adapted.norm()")),
-        Mistake("Without `keepdim=True` the norms are no column, and divide columns, not rows.", (", keepdim=True", "")),
+        Mistake("Without `keepdim=True` the norms divide columns, not rows.", (", keepdim=True", "")),
         Mistake("All rows have length 1 now: m is missing.", ("m[:, None] * ", "")),
-        Mistake("m multiplies columns here. As a column, m[:, None], it multiplies rows.", ("m[:, None]", "m")),
+        Mistake("m multiplies columns. As a column, m[:, None], it does rows.", ("m[:, None]", "m")),
         Mistake("m is the length itself, no factor on the old one: W's length came in again.",
                 ("m[:, None]", "m[:, None] * W.norm(dim=1, keepdim=True)")),
         Mistake("The rows were multiplied by m without having length 1 before.", (f" / {NORM}", "")),
