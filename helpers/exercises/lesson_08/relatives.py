@@ -100,7 +100,7 @@ Mend it. Every row of the result must have exactly the length that m gives it.
            "adapted = W + dW; then m[:, None] * adapted / adapted.norm(dim=1, keepdim=True)."),
     mistakes=(
         Mistake("Divided by the length of W's rows. What is scaled is W + dW: divide by *its* rows' lengths."),
-        Mistake("Divided by the length of dW's rows. W + dW is scaled.", (NORM, "dW.norm(dim=1, keepdim=True)")),
+        Mistake("Divided by the length of dW's rows, not of those of W + dW.", (NORM, "dW.norm(dim=1, keepdim=True)")),
         Mistake("The norm runs down the columns. A row has its length along dim=1.", ("dim=1", "dim=0")),
         Mistake("One norm for the whole matrix: each row has a length of its own.", (NORM, "adapted.norm()")),
         Mistake("Without `keepdim=True` the norms divide columns, not rows.", (", keepdim=True", "")),

@@ -42,6 +42,8 @@ thrown away after its product.
         Mistake("Those are bits; bytes were asked for.", ("* width", "* width * 8")),
         Mistake("Those are gigabytes; bytes were asked for.", (" * width", " * width / 1e9")),
         Mistake("The order: first all, then one at a time.", ("sum(sizes), max(sizes)", "max(sizes), sum(sizes)")),
+        Mistake("The first number is that of all weights together.", ("sum(sizes)", "max(sizes)")),
+        Mistake("The second number is in weights, not in bytes.", ("max(sizes)", "max(sizes) // width")),
         Mistake("The most is the largest weight, not the average one.", ("max(sizes)", "sum(sizes) // len(sizes)")),
         Mistake("The most is the largest weight, wherever it stands.",
                 ("max(sizes)", "sizes[-1]"), ("max(sizes)", "sizes[0]")),
@@ -93,6 +95,7 @@ pages of `page` bytes. How many bytes leave? As few as possible, and never more 
         Mistake("Rounded to the nearest: less than half a page is still missing.", (ROUNDED, "round(missing / page)")),
         Mistake("Half a page cannot leave: only whole pages move.", (ANSWER, "missing")),
         Mistake("One page too many left where the missing bytes fill pages exactly.", (ROUNDED, "missing // page + 1")),
+        Mistake("One page more left than had to.", (ANSWER, f"{ANSWER} + page")),
         Mistake("A negative number of bytes cannot leave: with room enough the answer is 0.",
                 (MISSING, "resident - room")),
         Mistake("There is room enough, and pages left all the same.", (MISSING, "abs(resident - room)")),
@@ -111,10 +114,13 @@ def double_dequant(codes: torch.Tensor, levels: torch.Tensor,
     return levels[codes.long()] * scales[:, None]
 
 
+SCALE_LEVELS = torch.tensor([-1.0, -0.25, 0.5, 1.0])
+BLOCKS = torch.tensor([[0, 15, 12], [9, 4, 6]]).byte(), NF4, torch.tensor([2, 0]).byte(), SCALE_LEVELS
+
+
 def _coded(rng: random.Random, blocks: int, size: int, c1: float, offset: float) -> tuple[torch.Tensor, ...]:
     return (integers(rng, 0, 15, blocks, size, dtype=torch.uint8), NF4,
-            integers(rng, 0, 4, blocks, dtype=torch.uint8), torch.tensor([-1.0, -0.25, 0.0, 0.5, 1.0]),
-            torch.tensor(c1), torch.tensor(offset))
+            integers(rng, 0, 3, blocks, dtype=torch.uint8), SCALE_LEVELS, torch.tensor(c1), torch.tensor(offset))
 
 
 LOOKED_UP = "scale_levels[scale_codes.long()]"
@@ -126,11 +132,11 @@ scales were coded and must come back. Write both steps. `codes` (blocks, block_s
 uint8 indices into `levels` and `scale_levels`; `c1` and `offset` are scalars here. (A uint8 tensor indexes as a mask:
 use `.long()`.)
 """,
-    cases=(Case(_coded(random.Random(1), 2, 2, 1.0, 0.0), about="a c1 of 1 and no offset"),
-           Case(_coded(random.Random(2), 2, 2, 0.5, 0.0), about="a c1 that is not 1"),
-           Case(_coded(random.Random(3), 2, 2, 0.5, 2.0), about="an offset"),
-           Case(_coded(random.Random(4), 1, 3, 0.5, 2.0), about="a single block"),
-           Case(_coded(random.Random(5), 3, 4, 0.25, 1.5), about="more codes in a block than blocks")),
+    cases=(Case((*BLOCKS, torch.tensor(1.0), torch.tensor(0.0)), about="a c1 of 1 and no offset"),
+           Case((*BLOCKS, torch.tensor(0.75), torch.tensor(0.0)), about="a c1 that is not 1"),
+           Case((*BLOCKS, torch.tensor(0.75), torch.tensor(2.0)), about="an offset that is not 0"),
+           Case(_coded(random.Random(4), 3, 3, 0.5, 2.0), about="as many blocks as codes in a block"),
+           Case(_coded(random.Random(5), 1, 4, 0.5, 2.0), about="a single block")),
     hints=("Two look-ups, and after each a product. Which numbers belong to the scales, which to the weights?",
            "scales = scale_levels[scale_codes.long()] * c1 + offset, one number per block.",
            "Then `levels[codes.long()] * scales[:, None]`: every block has its own scale, so they stand in a column."),
