@@ -83,7 +83,6 @@ rule: the smallest r whose first singular values hold at least `share` of the *e
         Mistake("That is a share of the *number* of singular values, whatever their size.",
                 lambda sigma, share: math.ceil(share * len(sigma))),
         Mistake("Each value was held against the largest. What counts is what the first r hold together.",
-                lambda sigma, share: int((sigma >= share * sigma[0]).sum()),
                 lambda sigma, share: int((sigma**2 >= share * sigma[0] ** 2).sum())),
         Mistake("Added up from the smallest: the largest values come first.", ("energy.c", "energy.flip(0).c")),
         Mistake("Exactly `share` is enough: \"at least\" was asked for.", ("< share - 1e-12", "<= share")),
