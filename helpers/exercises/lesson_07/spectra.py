@@ -40,6 +40,7 @@ an A (r, k), all with the same r. No r can be above the smaller side of a matrix
         Mistake("Rounded up: that r goes over the budget.", (BOUGHT, "-(-budget // weights_per_rank)")),
         Mistake("Rounded to the nearest: that can go over the budget.", (BOUGHT, "round(budget / weights_per_rank)")),
         Mistake("A rank is a whole number: `/` gives a float.", ("//", "/")),
+        Mistake("One rank over the budget.", (BOUGHT, f"{BOUGHT} + 1")),
         Mistake("One rank too few: a budget may be spent exactly.", ("budget //", "(budget - 1) //")),
         Mistake("No rank is above the smaller side of a matrix.", (f"min({BOUGHT}, {CAP})", BOUGHT)),
         Mistake("Held at the larger side of a matrix: the rank ends at the smaller one.", ("(min(d, k)", "(max(d, k)")),
@@ -114,7 +115,8 @@ average, a share of j / k of its squared length inside the subspace of Y. Put th
     mistakes=(
         Mistake("That is the mean of ‖XYᵀ‖². φ divides it by min(i, j), so that it ends at 1.", ("max(i, j)", "i * j")),
         Mistake("Divided by the larger of i and j; φ divides by the smaller, and the larger is left.", ("max", "min")),
-        Mistake("That is the mean of i and j. φ divides the smaller away.", ("max(i, j)", "(i + j) / 2")),
+        Mistake("i and j were added. φ divides the smaller of them away; the larger is left.",
+                ("max(i, j)", "(i + j) / 2"), ("max(i, j)", "(i + j)")),
         Mistake("That holds in infinitely many dimensions only: in k they always share something.", ("max(i, j)", "0")),
         Mistake("φ adds up *squared* lengths: there is no root to take.", ("max(i, j) / k", "(max(i, j) / k) ** 0.5")),
         Mistake("Squared once too often: j / k is a share of the squared length.", ("j) / k", "j) ** 2 / k**2")),
