@@ -93,7 +93,7 @@ Mend it. Every row of the result must have exactly the length that m gives it.
            Case((W[:, :2], 0 * EVEN, M), about="rows of different lengths"),
            Case((W[:, :2], DW[:, :2], M), about="a dW that is not zero"),
            Case((W, DW, M), about="a matrix that is wider than tall"),
-           Case((W.T, DW.T, torch.tensor([2.0, 1.0, 4.0])), about="a matrix that is taller than wide"),
+           Case((W.T.contiguous(), DW.T.contiguous(), torch.arange(1.0, 4)), about="a matrix that is taller than wide"),
            Case((W, DW, 0 * M), about="lengths of 0")),
     hints=("Take m = 1. How long is a row of the published result if dW is not zero?",
            "The row that must be brought to length 1 is the row of W + dW, not that of W.",
