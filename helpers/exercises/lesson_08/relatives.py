@@ -105,7 +105,7 @@ Mend it. Every row of the result must have exactly the length that m gives it.
         Mistake("One norm for the whole matrix: each row has a length of its own.", (NORM, "adapted.norm()")),
         Mistake("Without `keepdim=True` the norms divide columns, not rows.", (", keepdim=True", "")),
         Mistake("All rows have length 1 now: m is missing.", ("m[:, None] * ", "")),
-        Mistake("m multiplies columns. As a column, m[:, None], it does rows.", ("m[:, None]", "m")),
+        Mistake("m multiplies columns here; as a column, m[:, None], rows.", ("m[:, None]", "m")),
         Mistake("m is the length itself, no factor on the old one: W's length came in again.",
                 ("m[:, None]", "m[:, None] * W.norm(dim=1, keepdim=True)")),
         Mistake("The rows were multiplied by m without having length 1 before.", (f" / {NORM}", "")),

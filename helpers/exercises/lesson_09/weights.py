@@ -109,7 +109,7 @@ def double_dequant(codes: torch.Tensor, levels: torch.Tensor,
     return levels[codes.long()] * scales[:, None]
 
 
-SCALE_LEVELS = torch.tensor([-1.0, -0.25, 0.5, 1.0])
+SCALE_LEVELS = torch.tensor([-1.0, -0.3, 0.5, 1.0])
 BLOCKS = torch.tensor([[0, 15, 12], [9, 4, 6]]).byte(), NF4, torch.tensor([2, 0]).byte(), SCALE_LEVELS
 
 
