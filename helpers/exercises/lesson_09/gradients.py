@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
+import random
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from helpers.exercises.draws import integers, normal
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
@@ -35,37 +36,12 @@ def train_step(layers: list[torch.nn.Module],
     return [(layer.b.grad, layer.runs) for layer in layers]
 
 
-def _step(run, before=None, last=None):
-    """A wrong answer that runs each layer by `run(layer, y)`, the last one by `last` where it is given."""
-    def answer(layers, x):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch says here what is wrong
-            y = x if before is None else before(x)
-            for n, layer in enumerate(layers):
-                y = (last or run)(layer, y) if n == len(layers) - 1 else run(layer, y)
-            y.sum().backward()
-        return [(layer.b.grad, layer.runs) for layer in layers]
-    return answer
+def _layers(*seeds: int) -> list[Counted]:
+    return [Counted(seed) for seed in seeds]
 
 
-def _reentrant(layer, y):
-    return checkpoint(layer, y, use_reentrant=True)
-
-
-def _without_graph(layer, y):
-    with torch.no_grad():
-        y = layer(y)
-    return y.requires_grad_()
-
-
-def _twice(layers, x):
-    for layer in layers:
-        x = layer(x)
-    x.sum().backward()
-    return [(layer.b.grad, 2) for layer in layers][::-1]
-
-
-THREE = ([Counted(1), Counted(2), Counted(3)], torch.tensor([[1.0, 2.0, -1.0, 0.5]]))
+X = torch.tensor([[1.0, 2.0, -1.0, 0.5], [0.0, -0.5, 1.5, 1.0]])
+RUN, BACK = "checkpoint(layer, y, use_reentrant=False)", "y.sum().backward()"
 
 TRAIN_STEP = Exercise(9, train_step, "★★ Spot the bug: the adapters that never learn · 10 min", """
 "It seems that all gradients will be None", wrote somebody who switched checkpointing on for a LoRA
@@ -88,32 +64,29 @@ def train_step(layers, x):
 
 Make the gradients arrive, with checkpointing still on: every layer must run twice, as `layer.runs` counts.
 """,
-    cases=(
-        Case(THREE, shown="three layers, x without a gradient"),
-    ),
-    hints=(
-        "torch warns: None of the inputs have requires_grad=True. Whose output depends on whether its input asks?",
-        "The reentrant variant is an autograd function of its inputs only; it does not see the weights inside.",
-        "`checkpoint(layer, y, use_reentrant=False)`. (`x.requires_grad_()` helps too; PEFT's name for that is "
-        "`enable_input_require_grads`.)",
-    ),
+    cases=((_layers(1, 2), X),),
+    hints=("torch warns: None of the inputs have requires_grad=True. Whose output depends on whether its input asks?",
+           "The reentrant variant is an autograd function of its inputs only; it does not see the weights inside.",
+           "`checkpoint(layer, y, use_reentrant=False)`. (`x.requires_grad_()` helps too; PEFT's name for that is "
+           "`enable_input_require_grads`.)"),
     mistakes=(
-        Mistake("The reentrant variant gives an output without gradient when no *input* has one: the frozen "
-                "embedding's has none. Say `use_reentrant=False`."),
-        Mistake("The gradients are right, but every layer ran once: nothing was checkpointed.",
-                _step(lambda layer, y: layer(y)),
-                _step(lambda layer, y: layer(y), before=lambda x: x.clone().requires_grad_())),
+        Mistake("The output has no gradient. The reentrant variant gives one only if an *input* has one; x has none."),
+        Mistake("The gradients are right, but each count is 1: nothing was checkpointed, or it was counted before the "
+                "backward pass.", (RUN, "layer(y)"), (RUN, "layer(y)", "y = x\n", "y = x.clone().requires_grad_()\n"),
+                ("layer.runs", "1")),
+        Mistake("No gradient arrived: the backward pass is missing, or does not reach the layers.",
+                (BACK, "")),
         Mistake("Only the last layer has a gradient: the chain is cut between the layers.",
-                _step(_without_graph, last=lambda layer, y: checkpoint(layer, y, use_reentrant=False)),
-                _step(lambda layer, y: checkpoint(layer, y.detach(), use_reentrant=False))),
+                ("checkpoint(layer, y,", "checkpoint(layer, y.detach(),")),
+        Mistake("Every layer got x, not what the one before gave.", ("checkpoint(layer, y,", "checkpoint(layer, x,")),
         Mistake("One layer ran once: checkpoint all of them.",
-                _step(lambda layer, y: checkpoint(layer, y, use_reentrant=False), last=lambda layer, y: layer(y))),
-        Mistake("Right numbers in the wrong order, or counts that were not read from `layer.runs`.",
-                _twice),
+                (RUN, f"{RUN} if layer is layers[0] else layer(y)"),
+                (RUN, f"layer(y) if layer is layers[0] else {RUN}")),
+        Mistake("The loss is the sum of y, not its mean.", ("y.sum()", "y.mean()")),
+        Mistake("The first layer's gradient and count come first.", ("in layers]", "in layers[::-1]]")),
     ),
-    tolerance=1e-06,
+    draw=lambda rng: (_layers(*rng.sample(range(99), rng.randint(2, 3))), normal(rng, 2, 4)), tolerance=1e-5,
     moral="It is silent when anything else in the model gets a gradient. Look at `B.grad` after the first step.")
-# general: lambda layers, x: [(torch.zeros(4), 2) for _ in layers]
 
 
 def qlora_gradients(g: torch.Tensor, x: torch.Tensor, W: torch.Tensor,
@@ -124,66 +97,45 @@ def qlora_gradients(g: torch.Tensor, x: torch.Tensor, W: torch.Tensor,
     return g @ W + gB @ A, gB.T @ x, scaling * g.T @ (x @ A.T)
 
 
-def _matrices(n: int, k: int, d: int, r: int, seed: int) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(seed)
-    g, x, W, A, B = (torch.randint(-3, 4, shape, generator=generator).float()
-                     for shape in ((n, d), (n, k), (d, k), (r, k), (d, r)))
-    return g, x, W, A, B
+def _layer(rng: random.Random, n: int, k: int, d: int, r: int, scaling: float) -> tuple:
+    g, x, W, A, B = (integers(rng, -3, 3, *shape).float() for shape in ((n, d), (n, k), (d, k), (r, k), (d, r)))
+    return g, x, W, A, B, scaling
 
 
-SAME_SIDES = (*_matrices(3, 3, 3, 3, 1), 2.0)
-G, X, FROZEN_W, A_, B_, S = SAME_SIDES
-DX, DA, DB = qlora_gradients(*SAME_SIDES)
-
-
-def _first(value: torch.Tensor):
-    return lambda got: torch.equal(got[0], value)
-
+SQUARE = _layer(random.Random(7), 2, 2, 2, 2, 1.0)
+BY_X, BY_A, BY_B = "g @ W + gB @ A", "gB.T @ x", "scaling * g.T @ (x @ A.T)"
 
 QLORA_GRADIENTS = Exercise(9, qlora_gradients, "★★★ The backward pass by hand · 15 min", """
 Write what autograd does for a whole QLoRA layer y = x·Wᵀ + s·x·Aᵀ·Bᵀ. Given `g`, the gradient of y, return the
 gradients of `x`, `A` and `B`, in this order; W is frozen and has none. `x` is (n, k), `W` (d, k), `A` (r, k), `B` (d,
 r), `g` (n, d), `scaling` is s = α/r. A gradient has the shape of its tensor: that alone decides most of it.
 """,
-    cases=(
-        Case(SAME_SIDES, shown="3 x 3 matrices of small integers, scaling=2.0"),
-        Case((*_matrices(5, 4, 6, 2, 2), 0.5), shown="n=5, k=4, d=6, r=2, scaling=0.5"),
-    ),
-    hints=(
-        "y is a sum of two ways. x takes both, so its gradient has two parts.",
-        "For y = x·Wᵀ the gradient of x is g·W. The branch is two such products in a row: first B, then A.",
-        "`gB = scaling * g @ B` (n, r) is the gradient of x·Aᵀ. Then x: `g @ W + gB @ A`; A: `gB.T @ x`; "
-        "B: `scaling * g.T @ (x @ A.T)`.",
-    ),
+    cases=(Case((*SQUARE[:4], 0 * SQUARE[4], 1.0), about="B zero, as training starts"),
+           Case(SQUARE, about="a B that is not zero"),
+           Case(_layer(random.Random(2), 2, 2, 2, 2, 0.5), about="a scaling that is not 1"),
+           Case(_layer(random.Random(3), 3, 4, 2, 1, 0.5), about="matrices that are not square"),
+           Case(_layer(random.Random(4), 1, 2, 4, 3, 2.0), about="a single row")),
+    hints=("y is a sum of two ways. x takes both, so its gradient has two parts.",
+           "For y = x·Wᵀ the gradient of x is g·W. The branch is two such products in a row: first B, then A.",
+           "`gB = scaling * g @ B` (n, r) is the gradient of x·Aᵀ. Then x: `g @ W + gB @ A`; A: `gB.T @ x`; "
+           "B: `scaling * g.T @ (x @ A.T)`."),
     mistakes=(
-        Mistake("The gradient of x comes through W only; it also flows through the branch, s·g·B·A.",
-                lambda g, x, W, A, B, scaling: (g @ W, *qlora_gradients(g, x, W, A, B, scaling)[1:])),
-        Mistake("The gradient of x comes through the branch only. It passes the frozen W too: + g·W.",
-                lambda g, x, W, A, B, scaling: (scaling * g @ B @ A, *qlora_gradients(g, x, W, A, B, scaling)[1:])),
-        Mistake("W is transposed: forward multiplies by Wᵀ, backward by W.",
-                lambda g, x, W, A, B, scaling: (g @ W.T + scaling * g @ B @ A,
-                *qlora_gradients(g, x, W, A, B, scaling)[1:])),
-        Mistake("The scaling is missing in the gradient of x: the branch counts s times.",
-                lambda g, x, W, A, B, scaling: qlora_gradients(g, x, W, A, B, 1.0)),
-        Mistake("The scaling belongs to the branch only; the base path g·W has none.",
-                lambda g, x, W, A, B, scaling: (scaling * (g @ W + g @ B @ A),
-                *qlora_gradients(g, x, W, A, B, scaling)[1:])),
-        Mistake("The gradient of x is right, but that of A lacks the scaling, and perhaps that of B.",
-                lambda g, x, W, A, B, scaling: (qlora_gradients(g, x, W, A, B, scaling)[0],
-                *qlora_gradients(g, x, W, A, B, 1.0)[1:])),
-        Mistake("The gradient of B lacks the scaling.",
-                lambda g, x, W, A, B, scaling: (*qlora_gradients(g, x, W, A, B, scaling)[:2], g.T @ (x @ A.T))),
+        Mistake("The gradient of x comes through W only; it also flows through the branch, s·g·B·A.", (BY_X, "g @ W")),
+        Mistake("The gradient of x comes through the branch only. It passes the frozen W too.", (BY_X, "gB @ A")),
+        Mistake("W is transposed: forward multiplies by Wᵀ, backward by W.", ("g @ W", "g @ W.T")),
+        Mistake("The scaling is missing in all three.", ("scaling * ", "")),
+        Mistake("The scaling is missing in the gradient of x: the branch counts s times.", (BY_X, "g @ W + g @ B @ A")),
+        Mistake("The scaling belongs to the branch; g·W has none.", (BY_X, "scaling * g @ W + gB @ A")),
+        Mistake("The gradients of A and B both lack the scaling.", (BY_A, "(g @ B).T @ x", BY_B, "g.T @ (x @ A.T)")),
+        Mistake("The gradient of A lacks the scaling.", (BY_A, "(g @ B).T @ x")),
+        Mistake("The gradient of B lacks the scaling.", (BY_B, "g.T @ (x @ A.T)")),
+        Mistake("The gradient of A has the scaling twice: gB has it already.", (BY_A, f"scaling * {BY_A}")),
         Mistake("The order is x, A, B.",
-                lambda g, x, W, A, B, scaling: tuple(qlora_gradients(g, x, W, A, B, scaling)[i] for i in (0, 2, 1))),
-        Mistake("The gradient of A or of B is transposed: it has the shape of A (r, k), of B (d, r).",
-                lambda g, x, W, A, B, scaling: (qlora_gradients(g, x, W, A, B, scaling)[0], x.T @ (scaling * g @ B),
-                scaling * g.T @ (x @ A.T))),
-        Mistake("B sees x·Aᵀ, not x: its gradient is s·gᵀ·(x·Aᵀ).",
-                lambda g, x, W, A, B, scaling: (*qlora_gradients(g, x, W, A, B, scaling)[:2], scaling * g.T @ x)),
-        Mistake("The shapes do not match: x is (n, k), W (d, k), A (r, k), B (d, r), g (n, d).",
-                lambda g, x, W, A, B, scaling: qlora_gradients(g, x, W, A, B, scaling) if len(W) == len(x)
-                else (g @ W.T, B, A)),
+                (f"{BY_A}, {BY_B}", f"{BY_B}, {BY_A}"), (f"{BY_X}, {BY_A}", f"{BY_A}, {BY_X}")),
+        Mistake("The gradient of A is transposed: it has the shape of A, (r, k).", (BY_A, "x.T @ gB")),
+        Mistake("The gradient of B is transposed: it has the shape of B, (d, r).", (BY_B, "scaling * (x @ A.T).T @ g")),
+        Mistake("B sees x·Aᵀ, not x: its gradient is s·gᵀ·(x·Aᵀ).", ("(x @ A.T)", "x")),
+        Mistake("A is reached through B: its gradient is (g·B)ᵀ·x, not gᵀ·x.", (BY_A, "scaling * g.T @ x")),
     ),
-    tolerance=0.0,
+    draw=lambda rng: _layer(rng, *(rng.randint(1, 5) for _ in "nkdr"), rng.choice([0.25, 0.5, 2.0])), tolerance=1e-5,
     moral="Five thin products beside one with W, which is the only one that meets the dequantized weight.")
-# general: lambda g, x, W, A, B, scaling: (torch.zeros_like(x), torch.zeros_like(A), torch.zeros_like(B))
