@@ -250,6 +250,8 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
         if mistake.sign is not None and _holds(mistake.sign, got):
             return mistake.says, "mistake", mistake_index
     found = ladder.inside(got, expected, _quantities(named))
+    if found and found[0] in ("scale", "offset"):
+        found = _confirmed(exercise, function, number, found)
     if found and found[0] in ("kind", "finite"):
         return context + found[1], *found[:1], None
     inputs = [c.args for c in exercise.inputs() if not callable(c.args)]
@@ -272,6 +274,24 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
     if spread:
         return spread, "across", None
     return context.strip() or "The answer differs from the one expected.", "about" if context else None, None
+
+
+def _confirmed(exercise: Exercise, function: Callable[..., Any], number: int,
+               found: tuple[str, str]) -> tuple[str, str]:
+    """The finding, without the name of its factor where that does not hold for other wrong inputs, at least one."""
+    text, named = found[1], re.search(r"(: that is|, which is) (.*)\.$", found[1])
+    if not named:
+        return found
+    names, agree = list(inspect.signature(exercise.solution).parameters), []
+    for case in exercise.inputs()[number + 1:]:
+        with case.arguments() as args:
+            expected, outcome = exercise.solution(*copied(args)), call(function, copied(args), exercise.seconds)
+            if outcome.error is None and not exercise.agree(outcome.value, expected):
+                other = ladder.inside(outcome.value, expected, _quantities(list(zip(names, args, strict=False))))
+                agree.append(other is not None and other[1].endswith(named[0]))
+        if len(agree) == 3:
+            break
+    return found if any(agree) and 2 * sum(agree) >= len(agree) else (found[0], text.removesuffix(named[0]) + ".")
 
 
 def _registered(exercise: Exercise, function: Callable[..., Any], number: int, args: tuple,

@@ -203,7 +203,8 @@ def _named(size: float, known: Known, one: bool) -> str:
             if value > 1 and math.isclose(size, value**power, rel_tol=1e-4):
                 return f"that is {say}"
     units = {8: "eight bits are a byte", 1024: "1,024 is a step of units", 1000: "1,000 is a step of units",
-             2**20: "1,048,576 is two steps of units", 2**30: "2^30 is a GiB", 10**9: "10^9 is a GB"}
+             2**20: "1,048,576 is two steps of units", 2**30: "2^30 is a GiB", 10**9: "10^9 is a GB",
+             math.log2(math.e): "log2(x) is 1.4427 times ln(x)", math.log2(10): "log2(x) is 3.3219 times log10(x)"}
     return next((say for value, say in units.items() if math.isclose(size, value, rel_tol=1e-6)), "")
 
 
@@ -264,6 +265,7 @@ def form(got: torch.Tensor, expected: torch.Tensor) -> str | None:
               ("one minus what was expected", 1 - expected), ("the natural logarithm of what was expected", safe.log()),
               ("the base-2 logarithm of what was expected", safe.log2()),
               ("two to the power of what was expected", 2**expected),
+              ("e to the power of what was expected", expected.exp()),
               ("rounded to whole numbers", expected.round()), ("rounded down to whole numbers", expected.floor()),
               ("cut off to whole numbers", expected.trunc()))
     return next((f"What came is {say}." for say, value in turned if not _is(value, expected) and _is(got, value)), None)
@@ -383,20 +385,23 @@ def parts(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | None:
     """(rung, sentence) for an answer of several values: which of them is wrong, and how."""
     if isinstance(expected, Mapping):
         pairs = [(f"the value of {key!r}", got[key], expected[key]) for key in expected]
-    elif array(expected) is not None or not isinstance(expected, list | tuple) or len(expected) > len(ORDINALS):
+    elif (not isinstance(expected, list | tuple) or len(expected) > len(ORDINALS)
+          or array(expected) is not None and not isinstance(expected, tuple)):
         return None
     else:
         pairs = [(f"the {ORDINALS[n]} value", a, b) for n, (a, b) in enumerate(zip(got, expected, strict=True))]
     wrong = [(name, a, b) for name, a, b in pairs if not equal(a, b, CLOSE)]
-    if not wrong:
+    if not wrong or len(pairs) < 2:
         return None
     name, a, b = wrong[0]
     found = inside(a, b, known)
-    which = name[0].upper() + name[1:] if len(wrong) < len(pairs) else f"All {len(pairs)} are wrong. In {name}"
-    rest = ", the rest is right" if len(wrong) == 1 and len(pairs) > 1 else ""
-    detail = f": {found[1][0].lower() + found[1][1:]}" if found else "."
-    return (found[0] if found else "part"), (f"{which} is wrong{rest}{detail}" if len(wrong) < len(pairs)
-                                             else f"{which}{detail}")
+    detail = f"{found[1][0].lower() + found[1][1:]}" if found else ""
+    rest = "is wrong, the rest is right" if len(wrong) == 1 else f"is the first of {len(wrong)} that are wrong"
+    if found and found[0] == "part" or detail.startswith("the ") and " is wrong" in detail:
+        said = f"In {name} {detail}"
+    else:
+        said = f"{name[0].upper() + name[1:]} {rest}{': ' + detail if detail else '.'}"
+    return (found[0] if found else "part"), said
 
 
 # ------------------------------------------------------------------------------------------- words

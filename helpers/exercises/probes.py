@@ -36,7 +36,8 @@ def as_if(function: Callable[..., Any], solution: Callable[..., Any], args: tupl
     explained = [_fitting(function, solution, other, [*others, args], tolerance) for other in wrong]
     scores = {said: sum(said in found for found in explained) for said in fitting}
     best = max(fitting, key=lambda said: scores[said])  # the first of equals: the likeliest slip
-    return best if 2 * scores[best] >= len(wrong) else None
+    by_chance = isinstance(safely(solution, args), int | float | str) and not scores[best]  # one number says little
+    return best if 2 * scores[best] >= len(wrong) and not by_chance else None
 
 
 def _fitting(function: Callable[..., Any], solution: Callable[..., Any], args: tuple, others: Sequence[tuple],
