@@ -11,7 +11,8 @@ from helpers.floats import BF16, FP4_E2M1, FP16, FP32, FloatFormat
 def largest_value(exponent_bits: int, mantissa_bits: int) -> float:
     """The largest finite value of an IEEE format with these fields and the usual bias."""
     bias = 2 ** (exponent_bits - 1) - 1
-    return (2 - 2.0**-mantissa_bits) * 2.0**bias
+    significand = 2 - 2.0**-mantissa_bits
+    return significand * 2.0**bias
 
 
 LARGEST_VALUE = Exercise(1, largest_value, "★ The biggest number · 5 min", """
@@ -25,21 +26,15 @@ format? The bias is `2**(exponent_bits - 1) - 1`, and the top exponent, all ones
            "All mantissa bits 1 behind the hidden 1 make 2 - 2**-mantissa_bits. Multiply by 2.0**bias."),
     mistakes=(
         Mistake("That counts patterns, as integers do. The bits of a float are fields: read them as such.",
-                ("(2 - 2.0**-mantissa_bits) * 2.0**bias", "2.0 ** (1 + exponent_bits + mantissa_bits) - 1"),
-                ("(2 - 2.0**-mantissa_bits) * 2.0**bias", "2.0 ** (exponent_bits + mantissa_bits) - 1")),
-        Mistake("The exponent field of all ones is not a number's: infinity and NaN live there.",
-                ("2.0**bias", "2.0 ** (bias + 1)")),
-        Mistake("The exponent is one too low: only the field of all ones is taken, and this is the second below it.",
-                ("2.0**bias", "2.0 ** (bias - 1)")),
-        Mistake("A power of two: there the next exponent would begin. The mantissa stops one step short of it.",
-                ("(2 - 2.0**-mantissa_bits)", "2")),
-        Mistake("That is the smallest value of the top exponent: its mantissa bits are all 0.",
-                ("(2 - 2.0**-mantissa_bits) * ", "")),
-        Mistake("The hidden 1 is missing: the significand is 1.11…1, just below 2, not 0.11…1.", ("(2 -", "(1 -")),
-        Mistake("The last mantissa bit is worth 2**-mantissa_bits: the step below 2 has another size here.",
-                ("-mantissa_bits)", "-(mantissa_bits - 1))"), ("-mantissa_bits)", "-(mantissa_bits + 1))")),
-        Mistake("Infinity is a pattern of its own. The largest *finite* value is asked for.",
-                ("(2 - 2.0**-mantissa_bits) * 2.0**bias", "float('inf')")),
+                ("significand * 2.0**bias", "2.0 ** (1 + exponent_bits + mantissa_bits) - 1"),
+                ("significand * 2.0**bias", "2.0 ** (exponent_bits + mantissa_bits) - 1")),
+        Mistake("The exponent of all ones is no number's: infinity and NaN live there.", ("**bias", "**(bias + 1)")),
+        Mistake("The exponent is one too low: only the field of all ones is taken.", ("**bias", "**(bias - 1)")),
+        Mistake("That is one step further, where the next exponent begins.", ("2 - 2.0**-mantissa_bits", "2")),
+        Mistake("That is the smallest value of the top exponent: its mantissa is 0.", ("significand * ", "")),
+        Mistake("The hidden 1 is missing: the significand is 1.11…1, just below 2, not 0.11…1.", ("= 2 -", "= 1 -")),
+        Mistake("The last mantissa bit is worth 2**-mantissa_bits.", ("-mantissa_bits", "-mantissa_bits * 2")),
+        Mistake("Infinity is a pattern of its own: the largest finite value is wanted.", ("**bias", "**bias * 1e999")),
     ),
     draw=lambda rng: (rng.randint(2, 8), rng.randint(1, 23)),
     tolerance=0.0,
@@ -78,15 +73,12 @@ four of exponent with bias 7, three of mantissa. Mind its two peculiarities: sub
         Mistake("The first bit is the sign: with a 1 the value is negative.", ("-value if sign else value", "value")),
         Mistake("That is IEEE's rule. In E4M3 the top exponent holds ordinary numbers up to 448.",
                 (" and mantissa == 7", ""), (" and mantissa == 7", "", ".nan", ".nan if mantissa else math.inf")),
-        Mistake("The magnitude 1111111 is NaN; read as a number it would be 480.", ("exponent == 15", "False")),
+        Mistake("1111111 is NaN; read as a number it would be 480.", ("exponent == 15", "False")),
         Mistake("E4M3 has no infinity: its only special magnitude, 1111111, is NaN.", ("math.nan", "math.inf")),
-        Mistake("NaN comes with either sign: the first bit has no part in it.", ("if exponent ==", "if not sign and exponent ==")),
-        Mistake("With exponent field 0 the mantissa still counts eighths.",
-                ("(hidden + mantissa / 8)", "(1 + mantissa / 8 if exponent else mantissa)")),
+        Mistake("NaN has either sign: the first bit has no part in it.", ("== 15 and", "== 15 and not sign and")),
         Mistake("A hidden 1 was added. With exponent field 0 there is none: else 0 could not be written.",
                 ("1 if exponent > 0 else 0", "1"), ("1 if exponent > 0 else 0", "1", "max(exponent, 1)", "exponent")),
-        Mistake("Half of what it should be: subnormals share the exponent of the field 1, which is -6.",
-                ("max(exponent, 1)", "exponent")),
+        Mistake("Half of what it should be: subnormals share field 1's exponent.", ("max(exponent, 1)", "exponent")),
         Mistake("Subnormals are flushed to zero here. They are values.", ("return", "return exponent and")),
         Mistake("The exponent field 1 has a hidden 1: only field 0 has none.", ("exponent > 0", "exponent > 1")),
     ),
@@ -96,7 +88,8 @@ four of exponent with bias 7, three of mantissa. Mind its two peculiarities: sub
 
 def first_lost_integer(fmt: FloatFormat) -> int:
     """The smallest positive integer that `fmt` has no pattern for."""
-    return 2 ** (fmt.mantissa_bits + 1) + 1
+    digits = fmt.mantissa_bits + 1
+    return 2**digits + 1
 
 
 FIRST_LOST_INTEGER = Exercise(1, first_lost_integer, "★★ The first position that gets lost · 6 min", """
@@ -112,20 +105,16 @@ format cannot hold? `fmt.mantissa_bits` is all you need.
            "In bf16 the spacing is 1 from 128 to 256, and 2 from 256 on. 256 itself is still there.",
            "mantissa_bits + 1 binary digits count to 2**(mantissa_bits + 1); one more is lost."),
     mistakes=(
-        Mistake("The hidden 1 gives one more digit than the mantissa has bits: 129 is still there.",
-                ("(fmt.mantissa_bits + 1)", "fmt.mantissa_bits")),
-        Mistake("The hidden 1 is one digit, and here it was counted twice.", ("bits + 1)", "bits + 2)")),
-        Mistake("That is a power of two: 1 times an exponent. It is there.", (" + 1) + 1", " + 1)")),
-        Mistake("That is one less than a power of two: all its digits fit, and the next integer is there as well.",
-                (" + 1) + 1", " + 1) - 1")),
-        Mistake("That is the next one which is there. The one before it is lost.", ("1) + 1", "1) + 2")),
-        Mistake("There the spacing becomes 1, which is fine for integers.",
-                ("(fmt.mantissa_bits + 1) + 1", "fmt.mantissa_bits")),
-        Mistake("That is bf16's, for every format.", ("2 ** (fmt.mantissa_bits + 1) + 1", "257")),
+        Mistake("The hidden 1 is one more digit than the mantissa has: 129 is still there.", ("bits + 1", "bits")),
+        Mistake("The hidden 1 is one digit, and here it was counted twice.", ("bits + 1", "bits + 2")),
+        Mistake("That is a power of two: 1 times an exponent. It is there.", ("digits + 1", "digits")),
+        Mistake("One less than a power of two: its digits fit, the next integer's too.", ("digits + 1", "digits - 1")),
+        Mistake("That is the next one which is there. The one before it is lost.", ("**digits + 1", "**digits + 2")),
+        Mistake("There the spacing becomes 1, which is fine for integers.", ("2**digits + 1", "2 ** (digits - 1)")),
+        Mistake("That is bf16's, for every format.", ("2**digits + 1", "257")),
         Mistake("The bits of the exponent make numbers larger, not finer: they do not count here.",
-                ("(fmt.mantissa_bits + 1)", "fmt.bits"), ("(fmt.mantissa_bits + 1)", "(fmt.bits - 1)")),
-        Mistake("That is past the largest value. Long before it the format has gaps.",
-                ("2 ** (fmt.mantissa_bits + 1)", "int(fmt.max)")),
+                ("fmt.mantissa_bits + 1", "fmt.bits"), ("fmt.mantissa_bits + 1", "fmt.bits - 1")),
+        Mistake("That is past the largest value. Long before it the format has gaps.", ("2**digits", "int(fmt.max)")),
     ),
     draw=lambda rng: (FloatFormat("made up", 8, rng.randint(1, 20), 127),),
     moral="257 in bf16, 2,049 in fp16, 16,777,217 in fp32: counters and positions belong in integers or fp32.")
