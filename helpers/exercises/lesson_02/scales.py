@@ -36,7 +36,7 @@ Which weights does it spoil? Mend it, for any number of bits from 2 to 8.
            "The scale comes from the value of largest *size*, whatever its sign.",
            "`x.abs().max() / largest`. With it nothing lies outside, and the clamp has nothing to do."),
     mistakes=(
-        Mistake("The largest value, 0.9, is not the one of largest size, -2.0.", None, (".abs().max()", ".max().abs()")),
+        Mistake("The largest value, 0.9, is not that of largest size, -2.0.", None, (".abs().max()", ".max().abs()")),
         Mistake("Dividing by the scale makes small numbers large; here it was multiplied.", ("x / s", "x * s")),
         Mistake("That is cut off towards zero: 31.75 should become 32.", (".round()", "")),
         Mistake("That is rounded down: 31.75 should become 32.", (".round()", ".floor()")),

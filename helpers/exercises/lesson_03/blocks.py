@@ -10,7 +10,8 @@ from helpers.exercises.engine import Case, Exercise, Mistake
 
 def scale_index(row: int, column: int, columns: int, block_size: int) -> int:
     """Which scale belongs to the weight at (row, column) of a matrix."""
-    return (row * columns + column) // block_size
+    number = row * columns + column
+    return number // block_size
 
 
 SCALE_INDEX = Exercise(3, scale_index, "★★ Spot the bug: whose scale is it? · 6 min", """
@@ -34,21 +35,19 @@ With 192 columns and blocks of 128 the second row begins in the middle of a bloc
     mistakes=(
         Mistake("Each row was taken to hold whole blocks, columns // block_size of them. Row 2 of 192 columns "
                 "begins after 384 weights: in block 3."),
-        Mistake("That is one scale per row. A row may hold several blocks, or parts of them.",
-                ("(row * columns + column) // block_size", "row")),
+        Mistake("That is one scale per row. A row may hold several blocks.", ("number // block_size", "row")),
         Mistake("The weights in the rows before this one were not counted.", ("row * columns + ", "")),
         Mistake("row and column changed places: a row is `columns` weights long.",
                 ("row * columns + column", "column * columns + row")),
         Mistake("That is the number of the weight, not of its block.", (" // block_size", "")),
-        Mistake("A new block was begun with each row: row 2 of 192 columns begins inside block 3, not with one.",
-                ("(row * columns + column) // block_size", "row * -(-columns // block_size) + column // block_size")),
+        Mistake("A new block was begun with each row: they run on across the ends of rows.",
+                ("number // block_size", "row * -(-columns // block_size) + column // block_size")),
         Mistake("Rounded twice: what is left over of the rows and of the columns can make one more block together.",
-                ("(row * columns + column)", "row * columns // block_size + column")),
+                ("number // block_size", "row * columns // block_size + column // block_size")),
         Mistake("Rounded to the nearest, or up: the later weights of a block were given the next one's scale.",
-                ("(row * columns + column) // block_size", "round((row * columns + column) / block_size)"),
-                ("(row * columns + column) // block_size", "-(-(row * columns + column) // block_size)")),
-        Mistake("Counted from 1: the last weight of a block was given the next one's scale.", ("+ column", "+ column + 1")),
-        Mistake("Weights are counted inside their block here: that is the rest, not the number of the block.", ("//", "%")),
+                ("number // block_size", "round(number / block_size)"),
+                ("number // block_size", "-(-number // block_size)")),
+        Mistake("Counted from 1: the last weight of a block was given the next scale.", ("number //", "(number + 1) //")),
     ),
     draw=lambda rng: (rng.randint(0, 9), rng.randrange(n := rng.randint(20, 300)), n, rng.choice((32, 64, 100))),
     moral="Right wherever columns is a multiple of the block size, which is where everybody had looked.")
@@ -86,12 +85,12 @@ for blocks of zeros, and a short last block.
            Case((torch.tensor([[0.5, -7.0, 2.4, 3.6], [70.0, 12.0, -24.0, 1.0]]), 2), about="two blocks in a row"),
            Case((torch.tensor([0.0, 0.0, 3.0, 1.0]), 2), about="a block of zeros"),
            Case((torch.tensor([7.0, 1.0, 3.0, 0.4, 0.7, 0.24]), 4), about="a last block that is not full"),
-           Case((torch.tensor([[7.0, 1.2, 0.4], [70.0, 14.0, 0.7]]), 2), about="a block that runs on into the next row")),
+           Case((torch.tensor([[7.0, 1.2, 0.4], [70.0, 14.0, 0.7]]), 2), about="a block that runs on to the next row")),
     hints=("Pad the flattened tensor with zeros to whole blocks; zeros never change an absmax.",
            "`torch.nn.functional.pad(values, (0, -len(values) % block_size)).view(-1, block_size)`",
            "Divide by `torch.where(absmax > 0, absmax, 1)`; cut the padding off at the end and restore the shape."),
     mistakes=(
-        Mistake("A block of zeros has absmax 0, and 0/0 is NaN.", None, ("torch.where(absmax > 0, absmax, 1)", "absmax")),
+        Mistake("A block of zeros has absmax 0: 0/0 is NaN.", None, ("torch.where(absmax > 0, absmax, 1)", "absmax")),
         Mistake("Eight levels to each side need 17 codes, and four bits have 16.", ("* 7)", "* 8)", "/ 7", "/ 8")),
         Mistake("With codes from -8 to 7 the absmax does not come back if it is positive: 70 became 61.",
                 ("* 7).round()", "* 8).round().clamp(-8, 7)", "/ 7", "/ 8")),
@@ -101,19 +100,15 @@ for blocks of zeros, and a short last block.
         Mistake("The maximum was taken across the blocks, place by place, not inside each.", ("dim=1", "dim=0")),
         Mistake("The largest value is not the largest magnitude: the first row has -7.", (".abs()", "")),
         Mistake("Those are the codes, not yet values again.", ("codes / 7 * absmax", "codes")),
-        Mistake("A step is a seventh of the block's absmax, and here a whole absmax.", ("codes / 7", "codes")),
         Mistake("One scale per row came. A block has block_size values, whatever the row.",
                 ("% block_size", "% x.shape[-1]", "(-1, block_size)", "(-1, x.shape[-1])")),
-        Mistake("The last block is short here, and the values do not fill a rectangle.",
-                ("pad(values, (0, -len(values) % block_size))", "pad(values, (0, 0))")),
+        Mistake("The last block is short here, and the values do not fill a rectangle.", ("% block_size", "* 0")),
         Mistake("The short last block was left as it was: it has a scale of its own, like any other.",
-                (".flatten()[:len(values)]", ".flatten()[:len(values)].where(torch.arange(len(values)) "
-                 "< len(values) // block_size * block_size, values)")),
-        Mistake("Blocks run on across the ends of rows; here they begin anew.",
-                lambda x, block_size: torch.stack([through_int4(row, block_size) for row in x.view(-1, x.shape[-1])])
-                .view(x.shape)),
+                ("[:len(values)]", "[:len(values) // block_size * block_size]", "return (", "return torch.cat([(",
+                 ".view(x.shape)", ", values[len(values) // block_size * block_size:]]).view(x.shape)")),
+        Mistake("Blocks run on across the ends of rows; here they begin anew.", lambda x, block_size: torch.stack(
+            [through_int4(row, block_size) for row in x.view(-1, x.shape[-1])]).view(x.shape)),
     ),
-    draw=lambda rng: (normal(rng, rng.randint(1, 3), rng.randint(3, 4)) * torch.tensor(rng.choice(([[0]], [[1]], [[9]]))),
-                      rng.choice((2, 3, 4))),
+    draw=lambda rng: (normal(rng, rng.randint(1, 3), rng.randint(3, 4)), rng.choice((2, 3, 4))),
     tolerance=1e-5,
     moral="One NaN scale among millions is enough: every token that touches it comes out as NaN.")
