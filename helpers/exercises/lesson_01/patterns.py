@@ -111,6 +111,7 @@ format cannot hold? `fmt.mantissa_bits` is all you need.
         Mistake("One less than a power of two: its digits fit, the next integer's too.", ("digits + 1", "digits - 1")),
         Mistake("That is the next one which is there. The one before it is lost.", ("**digits + 1", "**digits + 2")),
         Mistake("There the spacing becomes 1, which is fine for integers.", ("2**digits + 1", "2 ** (digits - 1)")),
+        Mistake("n binary digits count up to 2**n, not to n² or 2n.", ("2**digits", "digits**2"), ("2**d", "2 * d")),
         Mistake("That is bf16's, for every format.", ("2**digits + 1", "257")),
         Mistake("The bits of the exponent make numbers larger, not finer: they do not count here.",
                 ("fmt.mantissa_bits + 1", "fmt.bits"), ("fmt.mantissa_bits + 1", "fmt.bits - 1")),

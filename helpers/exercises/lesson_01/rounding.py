@@ -34,7 +34,8 @@ Write it so that no intermediate result lives in sixteen bits. Only the answer g
 """,
     cases=(Case((torch.ones(1000).bfloat16(),), shown="1,000 ones in bf16"),
            Case((torch.full((1000,), 100.0).half(),), about="a sum beyond fp16", shown="1,000 hundreds in fp16"),
-           Case((torch.tensor([1.0, 2.5, 7.25]).half(),), about="a mean that is no whole number"),
+           Case((torch.arange(1001).half(),), about="an odd length", shown="0, 1, 2, … 1000 in fp16"),
+           Case((torch.tensor([1.0, -2.5, 7.25]).half(),), about="a mean that is no whole number"),
            Case((torch.tensor([300.0, 1.0, 1.0]).bfloat16(),), about="a sum that sixteen bits do not hold exactly")),
     hints=("Where does adding 1 stop having an effect in bf16? Which type has room for the sum?",
            "Convert before adding: `x.float()` holds every 16-bit value exactly.",
@@ -51,7 +52,7 @@ Write it so that no intermediate result lives in sixteen bits. Only the answer g
                 ("x.float()", "torch.stack([part.float().mean() for part in x.split(100)])"),
                 ("x.float()", "torch.stack([part.float().mean() for part in x.split(256)])")),
     ),
-    draw=lambda rng: (integers(rng, -40, 60, rng.choice((7, 301, 1025)), dtype=rng.choice(SHORT)) / 8,),
+    draw=lambda rng: (integers(rng, 0, 60, rng.choice((7, 300, 1025)), dtype=rng.choice(SHORT)) / 8,),
     tolerance=0.0,
     moral="torch's own `x.mean()` adds up in fp32 as well. Matrix units do the same: 16 bits in, 32 bits to add.")
 
@@ -102,7 +103,8 @@ ties to even. For NaN keep the upper sixteen bits and set the bit 0x40, so that 
         Mistake("The NaN is one no more: the rounding carried into its exponent, or the cut took its last ones.",
                 ("(bits >> 16) | 0x40", "rounded"), (" | 0x40", "")),
         Mistake("Every NaN became the same one: keep its upper sixteen bits.", ("(bits >> 16) | 0x40", "0x7FC0"),
-                ("(bits >> 16) | 0x40", "0xFFC0"), ("(bits >> 16) | 0x40", "(bits >> 16) & 0x8000 | 0x7FC0")),
+                ("(bits >> 16) | 0x40", "(bits >> 16) & 0x8000 | 0x7FC0"),
+                ("(bits >> 16) | 0x40", "x.bfloat16().view(torch.int16).long() & 0xFFFF")),
     ),
     draw=lambda rng: (integers(rng, 0, 2**32 - 1, 4).int().view(torch.float32),),
     hexadecimal=4,

@@ -47,7 +47,8 @@ With 192 columns and blocks of 128 the second row begins in the middle of a bloc
         Mistake("Rounded to the nearest, or up: the later weights of a block were given the next one's scale.",
                 ("number // block_size", "round(number / block_size)"),
                 ("number // block_size", "-(-number // block_size)")),
-        Mistake("Counted from 1: the last weight of a block was given the next scale.", ("number //", "(number + 1) //")),
+        Mistake("Counted from 1: the first weight of all has the number 0, and the first scale as well.",
+                ("number //", "(number + 1) //"), ("number // block_size", "number // block_size + 1")),
     ),
     draw=lambda rng: (rng.randint(0, 9), rng.randrange(n := rng.randint(20, 300)), n, rng.choice((32, 64, 100))),
     moral="Right wherever columns is a multiple of the block size, which is where everybody had looked.")

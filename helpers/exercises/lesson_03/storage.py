@@ -38,6 +38,8 @@ How many bits is that per weight? Mind the ends: a begun byte is a whole byte, a
         Mistake("96 weights in blocks of 64 make two blocks: the second is short, its scale is not.",
                 ("-(-count // block_size)", "count // block_size"), ("-(-count // block_size)", "count / block_size"),
                 ("8 * (code_bytes + 4 * blocks) / count", "bits + 32 / block_size")),
+        Mistake("A scale more was counted even where all blocks are full.",
+                ("-(-count // block_size)", "(count // block_size + 1)")),
         Mistake("The last block was filled up: a short one has a whole scale, but no more codes than weights.",
                 ("-count * bits", "-(count + -count % block_size) * bits")),
         Mistake("The codes end inside a byte, and that byte is stored whole.",
