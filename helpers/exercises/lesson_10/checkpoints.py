@@ -52,8 +52,9 @@ Write it so that it returns the newest checkpoint, by its step, whose `trainer_s
 The folder exists, and may also hold other things, such as `checkpoint-best` or `tmp-checkpoint-1500`: pass them over.
 Where nothing can be resumed, return None.
 """,
-    cases=(_folder("checkpoint-500", "checkpoint-1000", "checkpoint-200", "checkpoint-900"),
-           _folder("checkpoint-500", "checkpoint-1000?", about="a newest one without `trainer_state.json`"),
+    cases=(_folder("checkpoint-500", "checkpoint-1500", "checkpoint-20", "checkpoint-1000", "checkpoint-90"),
+           _folder("checkpoint-30", "checkpoint-50", "checkpoint-40", "checkpoint-60?",
+                   about="a newest one without `trainer_state.json`"),
            _folder("checkpoint-500", "checkpoint-1000!", about="a newest one whose `trainer_state.json` is cut short"),
            _folder("checkpoint-20", "checkpoint-30!", "checkpoint-40?", about="two unfinished ones"),
            _folder("checkpoint-500", "checkpoint-best", about="`checkpoint-best`, a name without a step"),
@@ -65,7 +66,7 @@ Where nothing can be resumed, return None.
     mistakes=(
         Mistake("The newest has no trainer_state.json: it was never finished. Pass it over.", None,
                 ("(OSError, ValueError)", "ValueError")),
-        Mistake('As text, "checkpoint-900" sorts behind "checkpoint-1000". Compare the steps as numbers.',
+        Mistake('As text, "checkpoint-90" sorts behind "checkpoint-1500". Compare the steps as numbers.',
                 (STEP, "path.name"), (STEP, 'path.name.removeprefix("checkpoint-")')),
         Mistake("The time stamps of files change when a folder is copied or restored: go by the step in the name.",
                 (STEP, "path.stat().st_mtime")),

@@ -32,7 +32,7 @@ MERGE_WEIGHT = Exercise(11, merge_weight, "★★ One merge, rounded once · 7 m
 Merge an adapter into one weight: `W + (alpha / r)·BA`. W is stored in 16 bits, A and B in 32. Every rounding costs
 something, so take the sum in float32 and round *once*, at the end, back to the dtype of W.
 """,
-    cases=(_exact(1, 2, 2, 2, torch.bfloat16),
+    cases=(_exact(1, 3, 3, 2, torch.bfloat16),
            Case(_exact(2, 3, 4, 1, torch.bfloat16, 4.0), about="a W that is not square"),
            Case(_exact(3, 2, 3, 3, torch.float16), about="a W in float16"),
            Case(_exact(4, 4, 2, 2, torch.bfloat16, 0.5), about="an alpha that is smaller than r")),
@@ -44,8 +44,7 @@ something, so take the sum in float32 and round *once*, at the end, back to the 
         Mistake("The factor is upside down: alpha / r, not r / alpha.", ("alpha / r", "r / alpha")),
         Mistake("r is `A.shape[0]`, the thin side of A, not its width or the height of B.",
                 ("A.shape[0]", "A.shape[1]"), ("A.shape[0]", "B.shape[0]")),
-        Mistake("The update is transposed or in the wrong order: `B @ A` has rows for outputs, as W has.",
-                ("B @ A", "A.T @ B.T"), ("B @ A", "A @ B")),
+        Mistake("The update is transposed: `B @ A` has rows for outputs, as W has.", ("B @ A", "A.T @ B.T")),
         Mistake("ΔW was rounded to 16 bits before it was added, and the sum again. Go up to float32 first.",
                 (SUM, "W + ((alpha / r) * (B @ A)).to(W.dtype)"), (SUM, "W + (alpha / r) * (B @ A).to(W.dtype)")),
         Mistake("A and B were rounded to 16 bits before they were multiplied. They are stored in 32.",
@@ -80,7 +79,7 @@ is it to the nearer boundary? `codebook` is sorted, in units of absmax; the firs
     mistakes=(
         Mistake("That is the way to the neighbour itself. The code changes half-way there.", (" / 2", "")),
         Mistake("Only one neighbour was looked at: a weight may move either way.",
-                (NEARER, "torch.cat([end, half])"), (NEARER, "torch.cat([half, end])"), (NEARER, BELOW), (NEARER, ABOVE)),
+                (NEARER, "torch.cat([half, end])"), (NEARER, BELOW), (NEARER, ABOVE)),
         Mistake("That is the farther boundary: the nearer one is crossed first.",
                 (NEARER, f"torch.maximum({BELOW}, {ABOVE})"), ("minimum", "maximum")),
         Mistake("Not the mean of both sides: the nearer boundary decides.", (NEARER, f"({BELOW} + {ABOVE}) / 2")),
@@ -102,7 +101,8 @@ def merge_as_trained(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: f
 
 
 def _trained(rng: random.Random, out: int, inner: int, r: int, alpha: float) -> tuple:
-    return normal(rng, out, inner), normal(rng, r, inner) / 3, normal(rng, out, r) / 3, alpha
+    W, A, B = normal(rng, out, inner), normal(rng, r, inner) / 2, normal(rng, out, r) / 2
+    return *((10 * M).round() / 10 for M in (W, A, B)), alpha
 
 
 TRAINED = "quantize(W).dequantize() + (alpha / A.shape[0]) * (B @ A)"
@@ -120,7 +120,7 @@ def merge_as_trained(W, A, B, alpha):
 In training the adapter never met `W`. Write the merge whose result gives the answers of the model as it was trained,
 not rounded to four bits again.
 """,
-    cases=(_trained(random.Random(1), 2, 2, 2, 4.0),
+    cases=(_trained(random.Random(1), 3, 3, 2, 4.0),
            Case(_trained(random.Random(2), 2, 3, 1, 4.0), about="a W that is not square"),
            Case(_trained(random.Random(3), 5, 30, 2, 8.0), about="a W of more than one block, the last one short",
                 shown="W float32 (5, 30), A (2, 30), B (5, 2), alpha=8")),
@@ -137,10 +137,12 @@ not rounded to four bits again.
                 ("(B @ A)", "(quantize(B).dequantize() @ quantize(A).dequantize())")),
         Mistake("The factor of the update is alpha / r, where r counts the rows of A.",
                 ("alpha / A.shape[0]", "alpha"), ("A.shape[0]", "A.shape[1]"), ("A.shape[0]", "A.shape[0]**0.5")),
-        Mistake("The update is transposed or in the wrong order: `B @ A` has rows for outputs, as W has.",
-                ("B @ A", "A.T @ B.T"), ("B @ A", "A @ B")),
+        Mistake("The update is transposed: `B @ A` has rows for outputs, as W has.", ("B @ A", "A.T @ B.T")),
         Mistake("NF4 was met in blocks of 64 of the whole matrix, row after row. Here the blocks are others.",
                 ("quantize(W)", "quantize(W, block_size=None)"), ("quantize(W)", "quantize(W, block_size=W.shape[1])")),
+        Mistake("The adapter met W in NF4: not in 16 bits, and not on sixteen even levels.",
+                ("quantize(W).dequantize()", "W.bfloat16().float()"),
+                ("quantize(W)", "quantize(W, torch.linspace(-1, 1, 16))")),
         Mistake("The scales were quantized as well. This adapter was trained without double quantization.",
                 ("quantize(W)", "quantize(W, double_quant=True)")),
     ),
