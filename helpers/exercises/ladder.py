@@ -171,7 +171,7 @@ def sign(got: torch.Tensor, expected: torch.Tensor) -> str | None:
         return "The size is right everywhere, the sign is the wrong way round."
     if _is(got, expected.abs()):
         return "The signs are lost: what should be negative came positive, of the same size."
-    if _is(got.abs(), expected.abs()):
+    if _is(got.abs(), expected.abs()) and not _is(got, expected):
         return "The sizes are right; some of the signs are the wrong way round."
     return None
 
@@ -387,7 +387,8 @@ def parts(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | None:
         return None
     name, a, b = wrong[0]
     found = inside(a, b, known)
-    which = name[0].upper() + name[1:] if len(wrong) < len(pairs) else f"All {len(pairs)} are wrong. In {name}"
+    which = name[0].upper() + name[1:] if len(wrong) < len(pairs) else f"All {len(pairs)} values are wrong"
+    which += f". In {name}" if found and len(wrong) == len(pairs) else ""
     rest = ", the rest is right" if len(wrong) == 1 and len(pairs) > 1 else ""
     detail = f": {found[1][0].lower() + found[1][1:]}" if found else "."
     return (found[0] if found else "part"), (f"{which} is wrong{rest}{detail}" if len(wrong) < len(pairs)
