@@ -374,7 +374,8 @@ def numbers(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | Non
     if torch.equal(a, b):
         return "kind", "The values are right, but some are floats where whole numbers belong, or the other way round."
     by_one = a.numel() == 1 and (a - b).abs() == 1
-    for rung in (offset, *RUNGS) if by_one else RUNGS:
+    rungs = (precision,) if _is(a, b) else (offset, *RUNGS) if by_one else RUNGS  # nearly equal is not reversed, sorted …
+    for rung in rungs:
         said = rung(a, b, known) if rung in (scale, offset) else rung(a, b)
         if said:
             return rung.__name__, said
