@@ -214,8 +214,9 @@ def offset(got: torch.Tensor, expected: torch.Tensor, known: Known = ()) -> str 
     if not gap.isfinite().all():
         return None
     amount = gap.flatten()[0].item()
-    room = 1e-4 * max(abs(amount), 1e-12) + 1e-6 * expected.abs().max().item()
-    if amount == 0 or ((gap - amount).abs() > room).any():
+    largest = expected.abs().max().item()
+    room = 1e-4 * abs(amount) + 1e-7 * largest
+    if abs(amount) <= 1e-5 * largest or ((gap - amount).abs() > room).any():
         return None
     size, high = abs(amount), "large" if amount > 0 else "small"
     name = next((f", which is {name}" for name, value in known
@@ -374,7 +375,7 @@ def numbers(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | Non
     if torch.equal(a, b):
         return "kind", "The values are right, but some are floats where whole numbers belong, or the other way round."
     by_one = a.numel() == 1 and (a - b).abs() == 1
-    rungs = (precision,) if _is(a, b) else (offset, *RUNGS) if by_one else RUNGS  # nearly equal is not reversed, sorted …
+    rungs = (precision,) if _is(a, b) else (offset, *RUNGS) if by_one else RUNGS  # nearly equal: neither sorted nor …
     for rung in rungs:
         said = rung(a, b, known) if rung in (scale, offset) else rung(a, b)
         if said:
