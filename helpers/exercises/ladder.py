@@ -364,7 +364,10 @@ def numbers(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | Non
         return None
     if torch.equal(a, b):
         return "kind", "The values are right, but some are floats where whole numbers belong, or the other way round."
-    for rung in RUNGS if not _is(a, b) else (precision,):  # nearly equal is neither reversed nor sorted
+    rungs = RUNGS if not _is(a, b) else (precision,)  # what is nearly equal is neither reversed nor sorted
+    if isinstance(expected, torch.Tensor) and expected.dtype.is_floating_point:
+        rungs = tuple(rung for rung in rungs if rung is not wrapped)  # floats do not wrap, be they whole
+    for rung in rungs:
         said = rung(a, b, known) if rung in (scale, offset) else rung(a, b)
         if said:
             return rung.__name__, said
