@@ -20,7 +20,8 @@ LARGEST_VALUE = Exercise(1, largest_value, "★ The biggest number · 5 min", ""
 16 bits ([hub-docs#1425](https://github.com/huggingface/hub-docs/issues/1425)). What is it really, and for any IEEE
 format? The bias is `2**(exponent_bits - 1) - 1`, and the top exponent, all ones, is taken by infinity and NaN.
 """,
-    cases=(Case((5, 10)), Case((8, 7), about="other fields than fp16's")),
+    cases=(Case((5, 10)), Case((8, 7), about="other fields than fp16's"),
+           Case((11, 52), about="fp64, beyond which Python's floats end")),
     hints=("Write down the pattern: sign 0, the largest exponent field that is not all ones, all mantissa bits 1.",
            "In fp16 that is `0 11110 1111111111`. The exponent is 30 - 15 = 15; it is the bias itself.",
            "All mantissa bits 1 behind the hidden 1 make 2 - 2**-mantissa_bits. Multiply by 2.0**bias."),

@@ -20,7 +20,8 @@ A tensor of `count` weights is stored as codes of `bits` bits, packed without a 
 How many bits is that per weight? Mind the ends: a begun byte is a whole byte, and a begun block has a whole scale.
 """,
     cases=(Case((4096, 4, 64)), Case((96, 4, 64), about="a last block that is not full"),
-           Case((5, 3, 5), about="codes that end inside a byte")),
+           Case((5, 3, 5), about="codes that end inside a byte"),
+           Case((9, 3, 3), about="blocks that end inside a byte")),
     hints=("Count bytes first: those of the codes, then those of the scales. Turn them into bits per weight last.",
            "`-(-a // b)` is a divided by b, rounded up.",
            "The codes take -(-count * bits // 8) bytes, the scales 4 * -(-count // block_size)."),

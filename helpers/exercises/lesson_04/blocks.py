@@ -43,6 +43,8 @@ find the codes, restore. `NF4` is the right table. A block of nothing but zeros 
     cases=((torch.tensor([-0.7, -0.2, 0.15, 0.9, 1.0]),),
            Case((torch.tensor([-1.75, -0.5, 0.375, 0.25, 2.5]),), "a block that is not scaled yet"),
            Case((torch.tensor([-3.0, 0.75, 0.3, 0.0]),), "a block whose largest magnitude is negative"),
+           Case((torch.tensor([0.004, -0.001, 0.0]),), "very small numbers"),
+           Case((torch.tensor([[0.5, -0.25], [2.0, 1.0]]),), "a block with rows"),
            Case((torch.zeros(4),), "nothing but zeros")),
     hints=("Count the levels of the table in the thread, and those that four bits can number.",
            "`absmax = block.abs().max()`; the codes are those of `block / absmax`, the values `NF4[codes] * absmax`.",

@@ -43,6 +43,12 @@ def _mixed() -> nn.Module:
     return nn.Sequential(nn.Embedding(10, 60), four_bit(60, 60), nn.LayerNorm(60))
 
 
+def _experts() -> nn.Module:
+    model = four_bit(24, 64)
+    model.weight.quant_state.shape = torch.Size((3, 8, 64))
+    return model
+
+
 def _tied() -> nn.Module:
     model = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 10, bias=False))
     model[1].weight = model[0].weight
@@ -69,7 +75,12 @@ remembers a `shape`.
            case("a 4-bit linear (64, 64) stored as bfloat16", lambda: four_bit(64, 64, torch.bfloat16),
                 "codes that are not stored as bytes"),
            case("a 4-bit linear (33, 5)", lambda: four_bit(33, 5), "an odd number of weights"),
-           case("an embedding and a head that share one tensor (10, 8)", _tied, "one tensor under two names")),
+           case("an embedding and a head that share one tensor (10, 8)", _tied, "one tensor under two names"),
+           case("a batch norm of 3, whose running mean, variance and counter are buffers", lambda: nn.BatchNorm1d(3),
+                "buffers, which are no parameters"),
+           case("three 4-bit experts (8, 64) in one tensor", _experts, "a packed tensor of three dimensions"),
+           case("two linears (4, 6) on the meta device", lambda: nn.Sequential(*(
+               nn.Linear(4, 6, device="meta") for _ in range(2))), "weights without memory")),
     hints=("Which of the parameters are packed? `hasattr(parameter, \"quant_state\")` tells.",
            "The packed tensor has shape (bytes, 1). The weight's own shape stands in `parameter.quant_state.shape`.",
            "`parameter.quant_state.shape.numel()` for a packed one, `parameter.numel()` for any other; then the sum."),
