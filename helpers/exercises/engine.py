@@ -268,8 +268,6 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
     where = places.common(got, expected, named, exercise.tolerance)
     if where:
         return context + where, "places", None
-    if index is not None:
-        return exercise.mistakes[index].says, "mistake", index
     spread = _across(exercise, function)
     if spread:
         return spread, "across", None

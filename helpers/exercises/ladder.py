@@ -230,11 +230,12 @@ def offset(got: torch.Tensor, expected: torch.Tensor, known: Known = ()) -> str 
 def wrapped(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     """Wrong by whole multiples of 2^k: integers that came in again at the other end."""
     gap = (got - expected)[got != expected]
+    if got.numel() == 1 or not gap.numel() or not gap.isfinite().all():
+        return None
     for bits in (32, 16, 8, 4):
-        if gap.numel() and gap.isfinite().all() and not (gap % 2**bits).any() and gap.abs().max() <= 2 ** (bits + 8):
-            if got.numel() > 1 or bits >= 8:
-                return (f"{gap.numel()} of {got.numel()} are wrong by a multiple of {2**bits:,}: numbers of {bits} "
-                        "bits ran over their end, or were read with the other signedness.")
+        if not (gap % 2**bits).any() and gap.abs().max() <= 2 ** (bits + 8):
+            return (f"{gap.numel()} of {got.numel()} are wrong by a multiple of {2**bits:,}: numbers of {bits} "
+                    "bits ran over their end, or were read with the other signedness.")
     return None
 
 
@@ -430,6 +431,10 @@ def text(got: Any, expected: Any) -> tuple[str, str] | None:
             return "order", "The two are exchanged." if len(got) == 2 else "The right ones backwards: reversed."
         if sorted(map(repr, got)) == sorted(map(repr, expected)):
             return "order", "The right ones in another order."
+        wrong = [(n, a, b) for n, (a, b) in enumerate(zip(got, expected, strict=True)) if not equal(a, b, CLOSE)]
+        if wrong and (found := text(*wrong[0][1:])):
+            detail = found[1][0].lower() + found[1][1:]
+            return found[0], f"{len(wrong)} of {len(expected)} are wrong. In the first, [{wrong[0][0]}]: {detail}"
     return None
 
 

@@ -105,6 +105,13 @@ def _with_own_A() -> nn.Module:
     return model
 
 
+def _tied() -> nn.Module:
+    model = _model()
+    model.lm_head.weight = model.embedding.weight
+    model.gate = nn.Parameter(torch.ones(1))
+    return model
+
+
 NAMES_TO_FREEZE = Exercise(6, names_to_freeze, "★★ Spot the bug: the base that trained along · 8 min", """
 A trainer froze every linear layer when it put LoRA in. Norms and embeddings went on training, took optimizer memory,
 drifted, and were not in the file that was saved ([torchtitan#3438](https://github.com/pytorch/torchtitan/issues/3438)):
@@ -125,7 +132,9 @@ name and module of every `LoRALinear`; its adapter is `A` and `B`, and its `base
            Case(lambda: _adapted(nn.ModuleDict({"layers": nn.ModuleList([_model(), _model()])}), "o_proj"),
                 "layers inside layers", "two such blocks in a list, with LoRA on o_proj"),
            Case(lambda: _adapted(_with_own_A(), "q_proj"), "a parameter called A that is no adapter's",
-                "an embedding, a norm with a parameter A of its own, q_proj with LoRA, o_proj, and a head")),
+                "an embedding, a norm with a parameter A of its own, q_proj with LoRA, o_proj, and a head"),
+           Case(lambda: _adapted(_tied(), "q_proj"), "a weight under two names, and one in no layer",
+                "the first model with head and embedding tied, and a parameter of its own")),
     hints=("Begin at the other end: which parameters may train? All others are frozen.",
            "An adapter's names are those of its layer with `.A` and `.B` behind.",
            "Collect these names in a set, then list the names of `model.named_parameters()` that are not in it."),

@@ -88,7 +88,9 @@ Write it so that the update is in the result exactly once, whatever was merged b
 of `W`. `delta` is in float32: take the sum there, and round only the result.
 """,
     cases=((W23, D23, False), Case((W23, D23, True), "a weight that has the update already"),
-           Case((W16, D32, False), "a weight in 16 bits"), Case((W16, D32, True), "a merged weight in 16 bits")),
+           Case((W16, D32, False), "a weight in 16 bits"), Case((W16, D32, True), "a merged weight in 16 bits"),
+           Case((torch.tensor([[1.0, 2.0]]).bfloat16(), torch.tensor([[1000.0, -1000.0]]), True),
+                "a merged weight that is small beside its update")),
     hints=("What must come back when `merged` is True?",
            "A copy of W: `W.clone()`. Otherwise W + delta.",
            "bf16 + float32 gives float32 by itself; bring the sum back by `.to(W.dtype)`."),
