@@ -170,7 +170,7 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
     Apple's GPUs too: bitsandbytes does not train 4-bit weights on MPS. laptop runs where it is named. COURSE_MODEL and
     COURSE_DATASET put another model and other rows in place of the tier's own, each a local path or a hub id; of a hub
     model that is not here yet, its config.json is fetched. COURSE_STEPS=10 stops after so many optimizer steps, for a
-    lecture. Change the rest by `dataclasses.replace(tier, ...)`.
+    lecture; a single one is taken without warm-up. Change the rest by `dataclasses.replace(tier, ...)`.
 
     Raises ValueError for an unknown tier, steps that are no whole number from 1, a path that does not exist, a
     checkpoint that is not whole or not of a shape that the course can train; HubError if the hub does not give the
@@ -191,7 +191,8 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
     if steps := os.environ.get("COURSE_STEPS"):
         if not steps.isdecimal() or int(steps) < 1:
             raise ValueError(f"COURSE_STEPS={steps}: give a whole number of optimizer steps, 1 or more, or unset it")
-        tier = replace(tier, max_steps=int(steps), save_steps=min(tier.save_steps, int(steps)))
+        warmup = tier.warmup if int(steps) > 1 else 0.0  # the first step of a warm-up has rate 0: alone it does nothing
+        tier = replace(tier, max_steps=int(steps), save_steps=min(tier.save_steps, int(steps)), warmup=warmup)
     return tier
 
 
