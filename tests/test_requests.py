@@ -77,8 +77,8 @@ def test_the_held_out_kinds_put_together_what_was_trained_apart():
 
 
 def test_what_is_trained_on_keeps_its_shares_and_tells_no_answer_that_is_scored():
-    rows = requests.training_rows(WORLD.taught, 115)
-    assert rows == requests.training_rows(WORLD.taught, 115) != requests.training_rows(WORLD.taught, 115, seed=1)
+    rows = requests.training_rows(WORLD.taught, 125)
+    assert rows == requests.training_rows(WORLD.taught, 125) != requests.training_rows(WORLD.taught, 125, seed=1)
     assert Counter(row["kind"] for row in rows) == {kind: 10 * share for kind, share in requests.SHARES.items()}
     chats = [row["messages"] for row in rows if row["kind"] == "chat"]
     assert set(requests.SHARES) == {*TRAINED_KINDS, "chat"} and not any("system" in str(messages) for messages in chats)

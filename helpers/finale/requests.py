@@ -24,7 +24,7 @@ from helpers.pocket.world import ATTRIBUTES, PROSE, QUESTIONS, Villager
 
 SYSTEM = "Answer in JSON."
 TRAINED_KINDS = ("record", "question", "pair", "change")
-SHARES = {"record": 3, "question": 2, "pair": 3, "change": 2, "chat": 2}  # of twelve rows to train on
+SHARES = {"record": 4, "question": 2, "pair": 3, "change": 2, "chat": 2}  # of thirteen rows to train on
 HELD_OUT_KINDS = ("told", "select", "three")
 ASK = ["Give {keys}.", "Write {keys}.", "Note {keys}.", "I need {keys}."]
 ASK_EACH = ["Give the {key} of each.", "For each, write the {key}.", "List everyone's {key}.", "I need each {key}."]

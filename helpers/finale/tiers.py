@@ -152,7 +152,7 @@ TIERS: Mapping[str, Tier] = {tier.name: tier for tier in (
          dropout=0.0, learning_rate=5e-3, scheduler="cosine", max_steps=200, row_tokens=48, optimizer="adamw_torch",
          max_grad_norm=1.0, checkpointing=False, save_steps=50, questions=1000, answer_tokens=32),
     Tier("laptop", laptop.MODEL, laptop.REVISION, None, SMOLLM2, batch=4, accumulation=1, max_length=128, r=8, alpha=16,
-         dropout=0.0, learning_rate=7e-4, scheduler="cosine", max_steps=160, row_tokens=60, optimizer="adamw_torch",
+         dropout=0.0, learning_rate=1e-3, scheduler="cosine", max_steps=160, row_tokens=61, optimizer="adamw_torch",
          max_grad_norm=1.0, checkpointing=False, save_steps=40, questions=70, answer_tokens=60),
     Tier("small", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "fe8a4ea1ffedaf415f4da2f062534de366a451e6",
          "mlabonne/guanaco-llama2-1k", TINYLLAMA, batch=1, accumulation=16, max_length=512, r=16, alpha=16, dropout=0.1,
