@@ -117,7 +117,7 @@ def calibrated_codes(x, low, high):
 ```
 
 With the numbers of that thread 1.0, above a range that ends at -3, becomes -112 instead of 127. Mend it: what lies
-outside gets the nearer end, and what lies inside the *nearest* code.
+outside gets the nearer end, and what lies inside the *nearest* code. In each dimension `low` lies below `high`.
 """,
     cases=(Case((torch.tensor([[-1.0, 15.0, 1.0]]), torch.tensor([1.0, 5.0, -60.0]), torch.tensor([4.0, 20.0, -3.0]))),
            Case((torch.tensor([[0.35], [0.45], [0.75], [0.85]]), torch.zeros(1), torch.ones(1)),

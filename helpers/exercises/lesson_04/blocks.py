@@ -38,7 +38,8 @@ def nf4_round_trip(block):
 ```
 
 It also takes for granted that the block was scaled already. Write it for one block of any size: scale by the absmax,
-find the codes, restore. `NF4` is the right table. A block of nothing but zeros comes back as zeros.
+find the codes, restore. `NF4` is the right table. A block of nothing but zeros has the code of
+level 0 everywhere, and comes back as zeros.
 """,
     cases=((torch.tensor([-0.7, -0.2, 0.15, 0.9, 1.0]),),
            Case((torch.tensor([-1.75, -0.5, 0.375, 0.25, 2.5]),), "a block that is not scaled yet"),

@@ -59,8 +59,8 @@ def code_entropy(codes: torch.Tensor) -> float:
 
 CODE_ENTROPY = Exercise(4, code_entropy, "★★ How many bits do the codes really carry? · 8 min", """
 Sixteen codes, all equally frequent, carry 4 bits each. If some are rare, a code tells less: with the shares p of the
-codes it carries $-\\sum p \\log_2 p$ bits. Count the codes of a whole-number tensor and compute that. A code that does
-not occur adds nothing.
+codes it carries $-\\sum p \\log_2 p$ bits. Count the codes, whole numbers from 0 up, and compute that. A code that
+does not occur adds nothing.
 """,
     cases=((torch.tensor([0, 1, 1, 2, 2, 2, 2, 2]),),
            Case((torch.tensor([[0, 0, 0], [1, 0, 0]]),), "a tensor of more than one dimension"),

@@ -67,7 +67,7 @@ def count_weights(model):
 
 Count the weights as they were before quantization. Mind that codes are not always stored as bytes
 (`bnb_4bit_quant_storage`), and that a number of weights may be odd. A 4-bit parameter has a `quant_state`, and that
-remembers a `shape`.
+remembers a `shape`. A parameter that two modules share counts once.
 """,
     cases=(case("a 4-bit linear (60, 32)", lambda: four_bit(60, 32)),
            case("an embedding (10, 60), a 4-bit linear (60, 60), a LayerNorm with weight and bias", _mixed,

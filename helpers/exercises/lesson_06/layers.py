@@ -85,7 +85,7 @@ scales up the rest; in evaluation it returns `t`.
 
 def names_to_freeze(model: torch.nn.Module) -> list[str]:
     """Names of all parameters that are no adapter's A or B, in the model's order."""
-    adapters = {f"{name}.{letter}" for name, _ in lora_layers(model) for letter in "AB"}
+    adapters = {f"{name}.{letter}".lstrip(".") for name, _ in lora_layers(model) for letter in "AB"}
     return [name for name, _ in model.named_parameters() if name not in adapters]
 
 

@@ -11,8 +11,8 @@ def model_bytes(parameters: int, bits: int) -> int:
 
 
 MODEL_BYTES = Exercise(0, model_bytes, "★ How big is a model? · 3 min", """
-A model of `parameters` numbers is stored with `bits` bits for each, packed without gaps. How many whole bytes does it
-fill? Llama-2-7B has 6,738,415,616 parameters: at 32 bits they fill 26,953,662,464 bytes, more than most graphics cards
+A model of `parameters` numbers is stored with `bits` bits for each, packed without gaps. How many bytes does it fill, a
+begun byte counting whole? Llama-2-7B has 6,738,415,616 parameters: at 32 bits they fill 26,953,662,464 bytes, more than most graphics cards
 hold.
 
 Write the body of the function in place of the `...`, run its cell, then run the check below it. You may check as often
@@ -40,5 +40,3 @@ and `solution("model_bytes")` shows how we would write it.
     ),
     draw=lambda rng: (rng.randint(1, 10**6), rng.randint(1, 32)),
     moral="At 4 bits Llama-2-7B fills 3.4 GB in place of 27: that is why this course exists.")
-
-EXERCISES = (MODEL_BYTES,)
