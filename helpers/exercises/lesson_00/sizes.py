@@ -12,8 +12,8 @@ def model_bytes(parameters: int, bits: int) -> int:
 
 MODEL_BYTES = Exercise(0, model_bytes, "★ How big is a model? · 3 min", """
 A model of `parameters` numbers is stored with `bits` bits for each, packed without gaps. How many bytes does it fill, a
-begun byte counting whole? Llama-2-7B has 6,738,415,616 parameters: at 32 bits they fill 26,953,662,464 bytes, more than most graphics cards
-hold.
+begun byte counting whole? Llama-2-7B has 6,738,415,616 parameters: at 32 bits they fill 26,953,662,464 bytes, more than
+most graphics cards hold.
 
 Write the body of the function in place of the `...`, run its cell, then run the check below it. You may check as often
 as you like. A wrong answer earns a hint that names the likely error; `hint("model_bytes")` gives hints one at a time,

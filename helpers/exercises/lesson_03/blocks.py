@@ -79,8 +79,8 @@ def through_int4(x, block_size):
     return ((blocks / scale).round() * scale).view(x.shape)
 ```
 
-Write the whole way there and back: blocks along the flattened tensor, int4 codes from -7 to 7 rounded as `round()` does,
-zeros for blocks of zeros, and a short last block.
+Write the whole way there and back: blocks along the flattened tensor, int4 codes from -7 to 7 rounded as `round()`
+does, zeros for blocks of zeros, and a short last block.
 """,
     cases=(Case((torch.tensor([[0.5, -7.0, 2.4, 3.6], [70.0, 12.0, -24.0, 1.0]]), 4)),
            Case((torch.tensor([[0.5, -7.0, 2.4, 3.6], [70.0, 12.0, -24.0, 1.0]]), 2), about="two blocks in a row"),
