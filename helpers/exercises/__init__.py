@@ -7,8 +7,8 @@ wrong with the answer, with the input on which it showed. `hint("name")` gives t
 `solution("name")` the reference solution. `predict("key", guess=None)` remembers a guess, `outcome("key", truth)` sets
 the truth beside it.
 
-**For authors.** One package per lesson, `lesson_NN`, holds `EXERCISES = (…,)`; engine.py says what an `Exercise` is, and
-CONTRIBUTING.md how to write one. In the notebook each exercise is three cells, one after the other:
+**For authors.** One package per lesson, `lesson_NN`, holds `EXERCISES = (…,)`; engine.py says what an `Exercise` is,
+and CONTRIBUTING.md how to write one. In the notebook each exercise is three cells, one after the other:
 
 1. markdown: `### ★★ Title · 8 min`, a blank line, the prompt;
 2. code, the stub: what it imports, the signature, the docstring, and `...` as the only body;
