@@ -71,7 +71,9 @@ answer, there is no assistant message either. A row that was cut short lacks its
     moral="Now `tokenizer.apply_chat_template` writes the markers, once, and the trainer can tell answers apart.")
 
 
-def mask_labels(ids: list[int], attention_mask: list[int], prompt_length: int) -> list[int]:
+def mask_labels(
+    ids: list[int], attention_mask: list[int], prompt_length: int
+) -> list[int]:
     """For each token its id, or -100 where it is padding or belongs to the prompt."""
     labels, seen = [], 0
     for token, real in zip(ids, attention_mask, strict=True):

@@ -11,7 +11,9 @@ from helpers.exercises.engine import Case, Exercise, Mistake
 from helpers.quantization import quantize
 
 
-def merge_weight(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
+def merge_weight(
+    W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float
+) -> torch.Tensor:
     """W + (alpha / r)·BA, summed in float32 and rounded once, to the dtype of W.
 
     W is (out, in); A float32 (r, in); B float32 (out, r).
@@ -92,7 +94,9 @@ is it to the nearer boundary? `codebook` is sorted, in units of absmax; the firs
     moral="For NF4 around zero it is 0.04 absmax, some 0.1 standard deviations: an update of 1 % never gets there.")
 
 
-def merge_as_trained(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
+def merge_as_trained(
+    W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float
+) -> torch.Tensor:
     """The float32 weight that answers as in training: NF4 base with adapter.
 
     W float32 (out, in), as published; A (r, in); B (out, r).
