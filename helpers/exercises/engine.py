@@ -240,7 +240,7 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
     case = exercise.inputs()[number]
     context = f"{'Right before, wrong here' if number else 'Wrong here'}: {case.about}. " if case.about else ""
     share, index = _registered(exercise, function, number, args, outcome)
-    if index is not None and share >= 0.5:
+    if index is not None and share > 0.6:
         return exercise.mistakes[index].says, "mistake", index
     if outcome.error is not None:
         return context + explain(outcome.error), "raised", None
@@ -260,7 +260,8 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
         like = probes.as_if(function, exercise.solution, args, inputs, exercise.tolerance)
         if unused:
             answer = f" It answers {like}." if like and f"`{unused}`" in like else ""
-            return f"{context}`{unused}` has no effect: the answer stays the same without it.{answer}", "ignored", None
+            said = f"{context}`{unused}` has no effect: in all that was tried the answer stays the same.{answer}"
+            return said, "ignored", None
         if like and (not found or found[0] in VAGUE):
             return f"{context}It answers {like}.", "as if", None
     if found:
