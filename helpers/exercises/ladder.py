@@ -147,8 +147,9 @@ def finite(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     bad = ~got.isfinite() & expected.isfinite()
     if bad.any():
         what = "NaN" if got[bad][0].isnan() else "infinity"
-        return (f"{what} came at {int(bad.sum())} of {got.numel()} places where a number belongs: was something "
-                "divided by zero, or did it overflow?")
+        where = f" at {int(bad.sum())} of {got.numel()} places" if got.numel() > 1 else ""
+        return (f"{what[0].upper() + what[1:]} came{where}, where a number belongs: was something divided by zero, or "
+                "did it overflow?")
     bad = got.isfinite() & ~expected.isfinite()
     if bad.any():
         what = "NaN" if expected[bad][0].isnan() else "Infinity"
@@ -223,7 +224,9 @@ def offset(got: torch.Tensor, expected: torch.Tensor, known: Known = ()) -> str 
     name = next((f", which is {name}" for name, value in known
                  if value and math.isclose(size, abs(value), rel_tol=1e-4)), "")
     if got.numel() == 1 and size != 1 and not name:
-        return None
+        times = next((f"{k} times {name}" for k in (2, 3, 4) for name, value in known
+                      if value > 1 and math.isclose(size, k * value, rel_tol=1e-6)), None)
+        return f"It is {number(size, digits=5)} too {high}, which is {times}." if times else None
     everywhere = "" if got.numel() == 1 else ", everywhere alike"
     return f"It is {number(size, digits=5)} too {high}{everywhere}{name or (': off by one' if size == 1 else '')}."
 
@@ -424,7 +427,7 @@ def text(got: Any, expected: Any) -> tuple[str, str] | None:
             return "order", "The right letters in another order."
         if expected and expected in got:
             return "text", f"It holds more than the answer: {number(got.replace(expected, '…', 1))} around it."
-        if got in expected and len(got) > 5:
+        if got in expected and len(got) > 5 and len(expected) > len(got) + 2:
             return "text", f"A part is missing: {number(expected.replace(got, '…', 1))}."
         return None
     if isinstance(expected, list | tuple) and isinstance(got, list | tuple) and len(got) == len(expected) > 1:
