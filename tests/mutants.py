@@ -1,0 +1,120 @@
+"""`make mutants`: break the code in thousands of small ways, one at a time. Does a test notice each?
+
+mutmut makes the mutants and runs the tests that reach each, in a fresh clone of the last commit under build/. A module
+is judged by its own tests, named below. Left as they are: what a `raise` says, numbers outside of functions, docstrings,
+annotations. mutmut passes over decorated functions, so in the clone a decorator becomes a call below the function.
+What survives is printed as a difference; tests/survivors.md says why the known ones may. Hours on two cores for all.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CLONE = ROOT / "build" / "mutants"
+WANTED = 0.97
+KILLED, TIMEOUT = (1, 3), (-24, 24, 36, 152, 255)  # exit codes, as mutmut reads them
+ENGINE = ("test_exercise_engine.py", "test_ladder.py")
+MODULES = {
+    "helpers/floats.py": ("test_floats.py",),
+    "helpers/codebooks.py": ("test_codebooks.py", "test_quantization.py"),
+    "helpers/quantization.py": ("test_quantization.py", "test_qlora.py"),
+    "helpers/memory/card.py": ("test_memory.py", "test_memory_trace.py"),
+    "helpers/memory/forecast.py": ("test_memory.py", "test_memory_trace.py"),
+    "helpers/memory/ledger.py": ("test_memory.py", "test_memory_trace.py"),
+    "helpers/memory/peak.py": ("test_memory.py", "test_memory_trace.py"),
+    "helpers/memory/tracing.py": ("test_memory.py", "test_memory_trace.py"),
+    "helpers/low_rank.py": ("test_explorers_ranks.py",),
+    "helpers/lora.py": ("test_lora.py", "test_qlora.py"),
+    "helpers/adapters.py": ("test_adapters.py",),
+    "helpers/qlora.py": ("test_qlora.py", "test_lora.py"),
+    **{f"helpers/exercises/{name}.py": ENGINE
+       for name in ("engine", "running", "compare", "ladder", "places", "probes", "draws")},
+}
+LONG = ("test_nf4_equals_bitsandbytes_bit_for_bit_on_a_hundred_million_weights",)  # smaller ones say the same
+
+
+def undecorated(code: str) -> str:
+    """`code` with each function's decorators called below it: @cache above f becomes f = (cache)(f)."""
+    lines = code.splitlines()
+    functions = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef)]
+    for node in sorted(functions, key=lambda node: -node.lineno):  # from below: the lines above keep their numbers
+        wrappers = [ast.unparse(wrapper) for wrapper in node.decorator_list]
+        if not wrappers or wrappers in (["staticmethod"], ["classmethod"]):  # these two mutmut knows
+            continue
+        value = node.name
+        for wrapper in reversed(wrappers):
+            value = f"({wrapper})({value})"
+        lines.insert(node.end_lineno, " " * node.col_offset + f"{node.name} = {value}")
+        del lines[node.decorator_list[0].lineno - 1:node.lineno - 1]
+    return "\n".join(lines) + "\n"
+
+
+def configuration(module: str) -> str:
+    """What mutmut reads from setup.cfg."""
+    names = [f"tests/{name}" for name in MODULES[module]]
+    deselected = [f"--deselect={file}::{name}" for file in names for name in LONG]
+    lists = {
+        "source_paths": ["helpers"], "only_mutate": [module], "also_copy": ["conftest.py"],
+        "do_not_mutate_patterns": [r"\braise "], "pytest_add_cli_args_test_selection": names,
+        "pytest_add_cli_args": ["-o", "addopts=", "-p", "no:nbval", "-p", "no:xdist", "-p", "no:cacheprovider", *deselected],
+    }
+    text = "".join(f"{key} =\n" + "".join(f"    {value}\n" for value in values) for key, values in lists.items())
+    return f"[mutmut]\n{text}process_isolation = forkserver\n"  # torch does not outlive a plain fork
+
+
+def prepare(clone: Path) -> None:
+    """The last commit as a clone of its own, where mutmut finds no other settings."""
+    shutil.rmtree(clone, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    for module in MODULES:
+        path = clone / module
+        path.write_text(undecorated(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def mutate(clone: Path, module: str) -> dict[str, int]:
+    """Run all mutants of a module: the exit code of each one's tests."""
+    shutil.rmtree(clone / "mutants", ignore_errors=True)
+    (clone / "setup.cfg").write_text(configuration(module), encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    done = subprocess.run([Path(sys.executable).with_name("mutmut"), "run", "--max-children", "2"], cwd=clone,
+                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    found = clone / "mutants" / f"{module}.meta"
+    codes = json.loads(found.read_text())["exit_code_by_key"] if found.exists() else {}
+    if done.returncode or None in codes.values():
+        raise SystemExit(f"mutmut failed on {module}:\n{done.stdout[-5000:]}")
+    return codes
+
+
+def main(modules: list[str]) -> None:
+    prepare(CLONE)
+    print(f"{'module':34}{'mutants':>8}{'killed':>8}{'timeouts':>9}{'survived':>9}{'share':>8}")
+    low, differences = [], []
+    for module in modules or MODULES:
+        codes = mutate(CLONE, module)
+        killed = sum(code in KILLED for code in codes.values())
+        timeouts = sum(code in TIMEOUT for code in codes.values())
+        share = (killed + timeouts) / max(1, len(codes))
+        survivors = [name for name, code in codes.items() if code not in KILLED + TIMEOUT]
+        print(f"{module:34}{len(codes):8}{killed:8}{timeouts:9}{len(survivors):9}{share:8.1%}", flush=True)
+        low += [module] if share < WANTED else []
+        differences += [difference(CLONE, name) for name in survivors]
+    print("", *differences, sep="\n")
+    if low:
+        raise SystemExit(f"Below {WANTED:.0%}: {', '.join(low)}")
+
+
+def difference(clone: Path, mutant: str) -> str:
+    shown = subprocess.run([Path(sys.executable).with_name("mutmut"), "show", mutant], cwd=clone,
+                           stdout=subprocess.PIPE, text=True)
+    return shown.stdout
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
