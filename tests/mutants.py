@@ -1,9 +1,9 @@
 """`make mutants`: break the code in thousands of small ways, one at a time. Does a test notice each?
 
 mutmut makes the mutants and runs the tests that reach each, in a fresh clone of the last commit under build/. A module
-is judged by its own tests, named below. Left as they are: what a `raise` says, numbers outside of functions, docstrings,
-annotations. mutmut passes over decorated functions, so in the clone a decorator becomes a call below the function.
-What survives is printed as a difference; tests/survivors.md says why the known ones may. Hours on two cores for all.
+is judged by its own tests, named below. Left as they are: what a `raise` says, numbers outside of functions, types,
+docstrings. mutmut passes over decorated functions, so in the clone a decorator becomes a call below the function. What
+survives is printed as a difference; tests/survivors.md says why the known ones may. Needs fork: not on Windows.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def undecorated(code: str) -> str:
 def configuration(module: str) -> str:
     """What mutmut reads from setup.cfg."""
     names = [f"tests/{name}" for name in MODULES[module]]
-    deselected = [f"--deselect={file}::{name}" for file in names for name in LONG]
     lists = {
         "source_paths": ["helpers"], "only_mutate": [module], "also_copy": ["conftest.py"],
         "do_not_mutate_patterns": [r"\braise "], "pytest_add_cli_args_test_selection": names,
-        "pytest_add_cli_args": ["-o", "addopts=", "-p", "no:nbval", "-p", "no:xdist", "-p", "no:cacheprovider", *deselected],
+        "pytest_add_cli_args": ["-o", "addopts=", *(f"-pno:{name}" for name in ("nbval", "xdist", "cacheprovider")),
+                                *(f"--deselect={file}::{name}" for file in names for name in LONG)],
     }
     text = "".join(f"{key} =\n" + "".join(f"    {value}\n" for value in values) for key, values in lists.items())
     return f"[mutmut]\n{text}process_isolation = forkserver\n"  # torch does not outlive a plain fork
