@@ -38,9 +38,9 @@ quick: $(STAMP)  ## ruff, the fast tests, and of the slow ones and the notebooks
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quick
 
-mutants: $(STAMP)  ## break the code in thousands of small ways: do the tests notice? (MODULE=helpers/lora.py)
+mutants: $(STAMP)  ## break the code in thousands of small ways: do the tests notice? (MODULE=helpers/lora.py, SAMPLE=60)
 	@$(BIN)/python -c "import mutmut" 2>/dev/null || $(BIN)/python -m pip install --quiet -c requirements.txt -e '.[mutants]'
-	@$(BIN)/python tests/mutants.py $(MODULE)
+	@SAMPLE=$(SAMPLE) $(BIN)/python tests/mutants.py $(MODULE)
 
 exercise: $(STAMP)  ## write a new exercise's module and its cells (NAME=scale_rows LESSON=02), or its cells again
 	@PYTHONPATH=tests $(BIN)/python -m notebook_tools.exercise "$(NAME)" "$(LESSON)"
