@@ -15,29 +15,25 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CLONE = ROOT / "build" / "mutants"
 WANTED = 0.97
 KILLED, TIMEOUT = (1, 3), (-24, 24, 36, 152, 255)  # exit codes, as mutmut reads them
-ENGINE = ("test_exercise_engine.py", "test_ladder.py")
-MODULES = {
-    "helpers/floats.py": ("test_floats.py",),
-    "helpers/codebooks.py": ("test_codebooks.py", "test_quantization.py"),
-    "helpers/quantization.py": ("test_quantization.py", "test_qlora.py"),
-    "helpers/memory/card.py": ("test_memory.py", "test_memory_trace.py"),
-    "helpers/memory/forecast.py": ("test_memory.py", "test_memory_trace.py"),
-    "helpers/memory/ledger.py": ("test_memory.py", "test_memory_trace.py"),
-    "helpers/memory/peak.py": ("test_memory.py", "test_memory_trace.py"),
-    "helpers/memory/tracing.py": ("test_memory.py", "test_memory_trace.py"),
-    "helpers/low_rank.py": ("test_explorers_ranks.py",),
-    "helpers/lora.py": ("test_lora.py", "test_qlora.py"),
-    "helpers/adapters.py": ("test_adapters.py",),
-    "helpers/qlora.py": ("test_qlora.py", "test_lora.py"),
-    **{f"helpers/exercises/{name}.py": ENGINE
-       for name in ("engine", "running", "compare", "ladder", "places", "probes", "draws")},
-}
+GROUPS = (  # modules, and the tests that judge them
+    (("helpers/lora.py", "helpers/adapters.py", "helpers/qlora.py"),
+     ("test_lora.py", "test_adapters.py", "test_qlora.py")),
+    (("helpers/quantization.py", "helpers/codebooks.py"), ("test_quantization.py", "test_codebooks.py")),
+    (("helpers/low_rank.py",), ("test_explorers_ranks.py",)),
+    (("helpers/floats.py",), ("test_floats.py",)),
+    (tuple(f"helpers/exercises/{name}.py"
+           for name in ("engine", "running", "compare", "ladder", "places", "probes", "draws")),
+     ("test_exercise_engine.py", "test_ladder.py")),
+    (tuple(f"helpers/memory/{name}.py" for name in ("ledger", "forecast", "peak", "tracing", "card")),
+     ("test_memory.py", "test_memory_trace.py")),
+)
 LONG = (  # of what these say, shorter tests say enough
     "test_nf4_equals_bitsandbytes_bit_for_bit_on_a_hundred_million_weights", "test_the_whole_of_llama_2_7b")
 
@@ -58,11 +54,11 @@ def undecorated(code: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def configuration(module: str) -> str:
+def configuration(modules: Sequence[str], tests: Sequence[str]) -> str:
     """What mutmut reads from setup.cfg."""
-    names = [f"tests/{name}" for name in MODULES[module]]
+    names = [f"tests/{name}" for name in tests]
     lists = {
-        "source_paths": ["helpers"], "only_mutate": [module], "also_copy": ["conftest.py"],
+        "source_paths": ["helpers"], "only_mutate": modules, "also_copy": ["conftest.py"],
         "do_not_mutate_patterns": [r"\braise ", r'\breturn "[A-Z]\w* '], "pytest_add_cli_args_test_selection": names,
         "pytest_add_cli_args": ["-o", "addopts=", *(f"-pno:{name}" for name in ("nbval", "xdist", "cacheprovider")),
                                 *(f"--deselect={file}::{name}" for file in names for name in LONG)],
@@ -75,26 +71,32 @@ def prepare(clone: Path) -> None:
     """The last commit as a clone of its own, where mutmut finds no other settings."""
     shutil.rmtree(clone, ignore_errors=True)
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    for module in MODULES:
+    for module in (module for modules, _ in GROUPS for module in modules):
         path = clone / module
         path.write_text(undecorated(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def mutate(clone: Path, module: str, sample: int = 0) -> dict[str, int]:
-    """Run the mutants of a module, or `sample` of them: the exit code of each one's tests."""
+def mutate(clone: Path, modules: Sequence[str], tests: Sequence[str], sample: int = 0) -> dict[str, dict[str, int]]:
+    """Run the mutants of each module, or `sample` of them: the exit code of each one's tests."""
     shutil.rmtree(clone / "mutants", ignore_errors=True)
-    (clone / "setup.cfg").write_text(configuration(module), encoding="utf-8")
-    found, names = clone / "mutants" / f"{module}.meta", []
+    (clone / "setup.cfg").write_text(configuration(modules, tests), encoding="utf-8")
+    chosen = []
     if sample:
         mutmut(clone, "run", "no such mutant")  # makes them all, finds the tests that reach each, and then complains
-        made = list(json.loads(found.read_text())["exit_code_by_key"])
-        names = made if sample >= len(made) else [made[n * len(made) // sample] for n in range(sample)]
-    done = mutmut(clone, "run", "--max-children", "2", *names)
-    codes = json.loads(found.read_text())["exit_code_by_key"] if found.exists() else {}
-    codes = {name: codes.get(name) for name in names or codes}
-    if done.returncode or None in codes.values():
-        raise SystemExit(f"mutmut failed on {module}:\n{done.stdout[-5000:]}")
-    return codes
+        for made in map(list, codes(clone, modules).values()):
+            chosen += [made[n * len(made) // sample] for n in range(sample)] if sample < len(made) else made
+    done = mutmut(clone, "run", "--max-children", "2", *chosen)
+    found = {module: {name: code for name, code in given.items() if not chosen or name in chosen}
+             for module, given in codes(clone, modules).items()}
+    if done.returncode or any(None in given.values() for given in found.values()):
+        raise SystemExit(f"mutmut failed on {', '.join(modules)}:\n{done.stdout[-5000:]}")
+    return found
+
+
+def codes(clone: Path, modules: Sequence[str]) -> dict[str, dict[str, int]]:
+    """What mutmut has written down: for each module the mutants' names and exit codes, None before they have run."""
+    return {module: json.loads((clone / "mutants" / f"{module}.meta").read_text())["exit_code_by_key"]
+            for module in modules}
 
 
 def mutmut(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -103,19 +105,20 @@ def mutmut(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def main(modules: list[str]) -> None:
+def main(asked: list[str]) -> None:
     prepare(CLONE)
     print(f"{'module':34}{'mutants':>8}{'killed':>8}{'timeouts':>9}{'survived':>9}{'share':>8}")
     low, differences = [], []
-    for module in modules or MODULES:
-        codes = mutate(CLONE, module, int(os.environ.get("SAMPLE") or 0))
-        killed = sum(code in KILLED for code in codes.values())
-        timeouts = sum(code in TIMEOUT for code in codes.values())
-        share = (killed + timeouts) / max(1, len(codes))
-        survivors = [name for name, code in codes.items() if code not in KILLED + TIMEOUT]
-        print(f"{module:34}{len(codes):8}{killed:8}{timeouts:9}{len(survivors):9}{share:8.1%}", flush=True)
-        low += [module] if share < WANTED else []
-        differences += [mutmut(CLONE, "show", name).stdout for name in survivors]
+    for group, tests in GROUPS:
+        modules = [module for module in group if not asked or module in asked]
+        for module, found in mutate(CLONE, modules, tests, int(os.environ.get("SAMPLE") or 0)).items() if modules else ():
+            killed = sum(code in KILLED for code in found.values())
+            timeouts = sum(code in TIMEOUT for code in found.values())
+            share = (killed + timeouts) / max(1, len(found))
+            survivors = [name for name, code in found.items() if code not in KILLED + TIMEOUT]
+            print(f"{module:34}{len(found):8}{killed:8}{timeouts:9}{len(survivors):9}{share:8.1%}", flush=True)
+            low += [module] if share < WANTED else []
+            differences += [mutmut(CLONE, "show", name).stdout for name in survivors]
     print("", *differences, sep="\n")
     if low:
         raise SystemExit(f"Below {WANTED:.0%}: {', '.join(low)}")

@@ -46,15 +46,16 @@ def test_the_guide_names_what_is_there():
 
 
 def test_mutants_are_made_of_all_the_lessons_own_code_and_judged_by_tests_that_exist():
+    mutated = {module for modules, _ in mutants.GROUPS for module in modules}
     own = {path.relative_to(ROOT).as_posix() for folder in ("helpers", "helpers/memory")
            for path in (ROOT / folder).glob("*.py")}
-    assert own - set(mutants.MODULES) == {"helpers/__init__.py", "helpers/plots.py", "helpers/memory/__init__.py"}
-    assert all((ROOT / module).is_file() for module in mutants.MODULES)
-    judges = {name for names in mutants.MODULES.values() for name in names}
+    assert own - mutated == {"helpers/__init__.py", "helpers/plots.py", "helpers/memory/__init__.py"}
+    assert all((ROOT / module).is_file() for module in mutated)
+    judges = {name for _, names in mutants.GROUPS for name in names}
     tests = "".join((ROOT / "tests" / name).read_text(encoding="utf-8") for name in judges)
     assert all(f"def {name}(" in tests for name in mutants.LONG)
     told = re.findall(r"^## (.+)", (ROOT / "tests/survivors.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert told and {f"helpers/{name}" for name in told} <= set(mutants.MODULES)
+    assert told and {f"helpers/{name}" for name in told} <= mutated
 
 
 def test_a_decorated_function_is_the_same_with_its_decorators_below():
