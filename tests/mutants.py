@@ -105,13 +105,16 @@ def mutmut(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def main(asked: list[str]) -> None:
+def main(asked: list[str], sample: int) -> None:
+    known = {module for modules, _ in GROUPS for module in modules}
+    if unknown := sorted(set(asked) - known):
+        raise SystemExit(f"{unknown[0]} is not among {', '.join(sorted(known))}")
     prepare(CLONE)
     print(f"{'module':34}{'mutants':>8}{'killed':>8}{'timeouts':>9}{'survived':>9}{'share':>8}")
     low, differences = [], []
     for group, tests in GROUPS:
         modules = [module for module in group if not asked or module in asked]
-        for module, found in mutate(CLONE, modules, tests, int(os.environ.get("SAMPLE") or 0)).items() if modules else ():
+        for module, found in (mutate(CLONE, modules, tests, sample) if modules else {}).items():
             killed = sum(code in KILLED for code in found.values())
             timeouts = sum(code in TIMEOUT for code in found.values())
             share = (killed + timeouts) / max(1, len(found))
@@ -125,4 +128,4 @@ def main(asked: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:], int(os.environ.get("SAMPLE") or 0))
