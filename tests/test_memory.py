@@ -1,6 +1,7 @@
 """The ledger's forecast against models as libraries hold them, and against the tensors that autograd keeps."""
 
 import contextlib
+import re
 
 import bitsandbytes as bnb
 import pytest
@@ -15,6 +16,7 @@ from helpers.memory import (
     CARDS,
     GIB,
     LLAMAS,
+    Ledger,
     forecast_training,
     forecast_weights,
     layer_activations,
@@ -165,6 +167,38 @@ def test_training_forecast_grows_with_what_costs_memory(r, batch, sequence, bits
 
     assert total(r=r + 1) > total() and total(batch=batch + 1) > total() and total(sequence=sequence + 1) > total()
     assert total(checkpointing=False) > total() and total(optimizer_bytes=2) < total()
+
+
+WIDE = LlamaConfig(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+                   num_key_value_heads=8, vocab_size=128_256)
+TINY = LlamaConfig(hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
+                   num_key_value_heads=2, vocab_size=100)
+
+
+@pytest.mark.parametrize("config, settings, activations, workspace", [
+    (LLAMAS["Llama-2-7B"], {}, 32 * 512 * 2 * 4096, 203_882_496),
+    (WIDE, {"batch": 4, "sequence": 2048}, 16 * 8192 * 2 * 2048, 1_161_986_048),
+    (WIDE, {"gpu": False}, 16 * 512 * 2 * 2048, 532_676_608),
+    (WIDE, {"gpu": False, "bits": 32, "checkpointing": False}, 1_514_733_568, 570_425_344),
+    (WIDE, {"bits": 16, "checkpointing": False, "targets": ["q_proj", "o_proj", "down_proj"]}, 833_421_312, 46_137_344),
+    (TINY, {"dropout": True}, 2 * 512 * 2 * 64, 33_947_648),
+    (TINY, {"dropout": True, "gpu": False, "checkpointing": False, "batch": 2, "sequence": 24}, 641_280, 3_321_792),
+    (TINY, {"bits": 32, "sequence": 24}, 2 * 24 * 4 * 64, 24 * 32_768 * 4 + 24 * 64 * (8 + 8)),
+    (TINY, {"bits": 32, "gpu": False, "sequence": 5000}, 2 * 5000 * 4 * 64, 553_869_312),
+    (TINY, {"bits": 16, "sequence": 24}, 2 * 24 * 2 * 64, 1_653_760)])
+def test_training_forecast_to_the_byte(config, settings, activations, workspace):
+    """As they were when they came within 5 % of traced steps: a change by a few bytes would go unseen there."""
+    forecast = forecast_training(config, **settings)
+    assert (forecast["activations"], forecast["workspace"]) == (activations, workspace)
+
+
+def test_a_table_shows_what_is_held_and_the_sum():
+    ledger = Ledger(weights=1_234_567, nothing=0, scales=12)
+    assert ledger.table().splitlines() == [
+        "weights            1,234,567", "scales                    12", "total              1,234,579"]
+    html = ledger._repr_html_()
+    assert re.findall(r"<td[^>]*>(.*?)</td>", html) == [
+        "weights", "1,234,567", "scales", "12", "<b>total</b>", "1,234,579"]
 
 
 def test_smallest_card():
