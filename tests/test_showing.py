@@ -82,7 +82,8 @@ def test_quantities_of_an_input():
 
 @pytest.mark.parametrize("times, because", [
     (4.0, "that is `r`"), (2.0, "that is the root of `r`"), (16.0, "that is `r` squared"),
-    (8.0, "eight bits are a byte"), (1024, "1,024 is a step of units"), (1000, "1,000 is a step of units"), (2**20, "1,048,576 is two steps"),
+    (8.0, "eight bits are a byte"),
+    (1024, "1,024 is a step of units"), (1000, "1,000 is a step of units"), (2**20, "1,048,576 is two steps"),
     (2**30, "2^30 is a GiB"), (1e9, "10^9 is a GB"), (math.log2(math.e), "1.4427"), (math.log2(10), "3.3219")])
 def test_factors_that_have_a_name(times, because):
     expected = torch.tensor([1.5, -2.0, 0.5, 4.0])
