@@ -88,7 +88,8 @@ def test_planted_noise_has_the_size_that_is_said_and_the_seed_decides():
     assert plain.shape == (64, 64) and low_rank.planted(2, size=8).shape == (8, 8)
     assert torch.linalg.svdvals(noisy - plain)[0].item() == pytest.approx(2 * 0.25, rel=0.1)
     assert torch.equal(plain, low_rank.planted(3, 0.0, 64, 0)) and not torch.equal(plain, low_rank.planted(3, seed=1))
-    assert torch.linalg.matrix_rank(low_rank.planted(8, size=8)) == 8  # as many as there can be
+    for rank in (1, 8):  # as few and as many as there can be
+        assert torch.linalg.matrix_rank(low_rank.planted(rank, size=8)) == rank
 
 
 def test_energy_rises_to_one_and_is_zero_for_zeros():
