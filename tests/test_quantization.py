@@ -327,6 +327,7 @@ def test_codes_are_unpacked_and_decoded_where_they_lie(codebook):
     assert there.codes.device.type == there.dequantize().device.type == "meta"
     assert there.dequantize().shape == x.shape
     assert pack(torch.zeros(64, dtype=torch.uint8, device="meta"), 3).device.type == "meta"
+    assert quantization.byte_table((-1.0, 0.0, 1.0), 2, torch.device("meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("codebook, double, bits", [
