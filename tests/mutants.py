@@ -4,7 +4,7 @@ mutmut makes the mutants and runs the tests that reach each, in a fresh clone of
 is judged by its own tests, named below. Left as they are: what a `raise` says, sentences to return, docstrings, types,
 numbers outside of functions. mutmut passes over decorated functions, so in the clone a decorator becomes a call below
 the function. What survives is printed as a difference; tests/survivors.md says why the known ones may. All 7,000 take
-some three hours on two cores; SAMPLE=60 takes so many of each module, evenly spread. Needs fork: not on Windows.
+hours on two cores; SAMPLE=60 takes so many of each module, evenly spread. Needs fork: not on Windows.
 """
 
 from __future__ import annotations
