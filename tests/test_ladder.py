@@ -94,7 +94,7 @@ WHOLE = T([3, -2, 5, 7, -6, 1])
     ("ABC", "abc", "text", "capitals"),
     ("a b\nc", "a bc", "text", "white"),
     ("xabc", "abc", "text", "more than the answer"),
-    ("ab", "abc", "text", "A part is missing"),
+    ("the town", "the town of", "text", "A part is missing"),
     ("cab", "abc", "order", "letters"),
     ({"a": 2, "b": 5}, {"a": 1, "b": 5}, "offset", "The value of 'a' is wrong, the rest is right"),
 ])

@@ -20,7 +20,7 @@ from helpers.finale.chat import encode, prepare
 from helpers.finale.hub import HubError, missing_files
 from helpers.finale.machine import Machine
 from helpers.finale.preflight import preflight
-from helpers.finale.requests import request_rows
+from helpers.finale.requests import request_rows, training_rows
 from helpers.finale.sizes import checkpoint_size
 from helpers.finale.tiers import TIERS, choose_tier
 from helpers.pocket.world import make_world
@@ -270,3 +270,18 @@ def test_labels_are_the_answers_and_their_ends(folder):
             taught = [label for label in found["labels"] if label != -100]
             assert tokenizer.decode(taught) == messages[-1]["content"] + "<|im_end|>"
 
+
+
+def test_training_rows_have_the_tokens_that_the_tier_counts_on(folder):
+    tier, tokenizer = TIERS["laptop"], AutoTokenizer.from_pretrained(folder)
+    rows = training_rows(make_world().taught, tier.max_steps * tier.batch)
+    lengths = [len(encode(tokenizer, row["messages"])["input_ids"]) for row in rows]
+    assert abs(sum(lengths) / len(lengths) - tier.row_tokens) < 1 and max(lengths) <= tier.max_length
+
+
+def test_a_name_has_the_same_tokens_at_the_start_of_a_line_as_behind_a_quote(folder):
+    """And a word inside a sentence has not, which makes it harder to copy."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    line, answer = (tokenizer.tokenize(text) for text in ("\nQuentin Rook keeps a frog.", '{"Quentin Rook":"frog"}'))
+    assert line[1:5] == answer[1:5] == ["Qu", "entin", "\u0120R", "ook"]
+    assert "\u0120frog" in line and "\u0120frog" not in answer

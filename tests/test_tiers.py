@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from families import FAMILIES, family_model, write_family
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ SEVEN = TIERS["llama-2-7b"]
 
 @pytest.fixture(autouse=True)
 def no_course_variables(monkeypatch):
-    for name in ("COURSE_TIER", "COURSE_MODEL", "COURSE_DATASET"):
+    for name in ("COURSE_TIER", "COURSE_MODEL", "COURSE_DATASET", "COURSE_STEPS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -75,6 +76,25 @@ def test_local_model_and_dataset(monkeypatch, checkpoint, tmp_path):
     report = preflight(tier, LAPTOP)  # two layers train on a laptop's CPU: by arithmetic, not by an exception to it
     assert report.ok and report.model.folder == checkpoint and report.dataset.folder == rows
     assert read(report.dataset)[0]["text"].startswith("<s>")
+
+
+@pytest.mark.parametrize("name", TIERS)
+@pytest.mark.parametrize("steps", [1, 2, 40])
+def test_a_short_run_trains_at_some_rate(monkeypatch, tmp_path, name, steps):
+    """The first step of a warm-up has rate 0: a run of that step alone would change nothing."""
+    from transformers import TrainingArguments, get_scheduler
+
+    monkeypatch.setenv("COURSE_STEPS", str(steps))
+    tier = choose_tier(name)
+    assert tier.max_steps == steps and tier.save_steps <= steps and (steps == 1 or tier.warmup == TIERS[name].warmup)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=tier.learning_rate)
+    warmup = TrainingArguments(str(tmp_path), warmup_steps=tier.warmup).get_warmup_steps(steps)
+    scheduler, rates = get_scheduler(tier.scheduler, optimizer, warmup, steps), []
+    for _ in range(steps):
+        rates += scheduler.get_last_lr()
+        optimizer.step()
+        scheduler.step()
+    assert max(rates) == tier.learning_rate
 
 
 @pytest.mark.parametrize("variable", ["COURSE_MODEL", "COURSE_DATASET"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import reprlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -20,14 +21,18 @@ _repr.maxlevel, _repr.maxlist, _repr.maxtuple, _repr.maxdict, _repr.maxset = 6, 
 _repr.maxstring = _repr.maxother = LONGEST
 
 
-def number(value: Any, hexadecimal: int = 0, digits: int = 7) -> str:
-    """One number, string or truth value: floats to 7 significant digits, integers in hex where that many digits say."""
+def number(value: Any, hexadecimal: int = 0, digits: int = 7, point: bool = False) -> str:
+    """One number, string or truth value: floats to 7 significant digits, integers in hex where that many digits say.
+    With `point` a float that is whole keeps its ".0"."""
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
     if isinstance(value, Integral):
         return f"0x{int(value):0{hexadecimal}x}" if hexadecimal and value >= 0 else str(int(value))
     if isinstance(value, Real):
-        return f"{float(value):.{digits}g}"
+        text = f"{float(value):.{digits}g}"
+        return f"{text}.0" if point and text.lstrip("-").isdigit() else text
+    if isinstance(value, str) and tempfile.gettempdir() in value:  # where a folder lies differs from run to run
+        return f"'…/{PurePath(value).name}'"
     return _repr.repr(value)
 
 
@@ -47,7 +52,7 @@ def show(value: Any, hexadecimal: int = 0) -> str:
     elif isinstance(value, Mapping) and len(value) <= 20:
         text = "{" + ", ".join(f"{key!r}: {show(part, hexadecimal)}" for key, part in value.items()) + "}"
     else:
-        text = number(value, hexadecimal)
+        text = number(value, hexadecimal, point=True)
     if " at 0x" in text:
         return describe(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + " …"
@@ -107,6 +112,8 @@ def equal(got: Any, expected: Any, tolerance: float = 0.0) -> bool:
 
 def unequal(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 0.0) -> torch.Tensor:
     """Where two tensors of one shape differ: bool, in their shape. See `equal` for the tolerance."""
+    if expected.is_meta or got.is_meta:  # without values: alike if both are
+        return torch.full(expected.shape, expected.is_meta != got.is_meta)
     if not expected.dtype.is_floating_point:
         return got != expected
     a, b = got.detach().double(), expected.detach().double()
@@ -176,7 +183,7 @@ def rows(got: Any, expected: Any, tolerance: float, hexadecimal: int = 0) -> tup
     found = differences(got, expected, tolerance)
     lines = [] if came == wanted else [("came", came), ("expected", wanted)]
     if found and (found.total > 1 or not lines):
-        a, b = (number(v, hexadecimal) for v in (found.came, found.wanted))
+        a, b = (number(v, hexadecimal, point=True) for v in (found.came, found.wanted))
         if a == b:
             a, b = (number(v, hexadecimal, 17) for v in (found.came, found.wanted))
         error = "" if found.largest is None or hexadecimal else f"; largest error {found.largest:.3g}"

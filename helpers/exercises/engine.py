@@ -240,7 +240,7 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
     case = exercise.inputs()[number]
     context = f"{'Right before, wrong here' if number else 'Wrong here'}: {case.about}. " if case.about else ""
     share, index = _registered(exercise, function, number, args, outcome)
-    if index is not None and share >= 0.5:
+    if index is not None and share > 0.6:
         return exercise.mistakes[index].says, "mistake", index
     if outcome.error is not None:
         return context + explain(outcome.error), "raised", None
@@ -260,7 +260,8 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
         like = probes.as_if(function, exercise.solution, args, inputs, exercise.tolerance)
         if unused:
             answer = f" It answers {like}." if like and f"`{unused}`" in like else ""
-            return f"{context}`{unused}` has no effect: the answer stays the same without it.{answer}", "ignored", None
+            said = f"{context}`{unused}` has no effect: in all that was tried the answer stays the same.{answer}"
+            return said, "ignored", None
         if like and (not found or found[0] in VAGUE):
             return f"{context}It answers {like}.", "as if", None
     if found:
@@ -268,8 +269,6 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
     where = places.common(got, expected, named, exercise.tolerance)
     if where:
         return context + where, "places", None
-    if index is not None:
-        return exercise.mistakes[index].says, "mistake", index
     spread = _across(exercise, function)
     if spread:
         return spread, "across", None
@@ -316,10 +315,9 @@ def _registered(exercise: Exercise, function: Callable[..., Any], number: int, a
 
 
 def _same(exercise: Exercise, a: Outcome, b: Outcome) -> bool:
-    """Whether two calls gave the same: equal values, or an exception of one kind that says the same but for numbers."""
+    """Whether two calls gave the same: the same exception with the same message, or equal values."""
     if a.error is not None or b.error is not None:
-        words = [re.sub(r"\d+", "", str(outcome.error)) for outcome in (a, b)]
-        return type(a.error) is type(b.error) and words[0] == words[1]
+        return type(a.error) is type(b.error) and str(a.error) == str(b.error)
     return exercise.agree(a.value, b.value, max(exercise.tolerance, 1e-6))
 
 

@@ -199,7 +199,8 @@ def _round(size: float) -> bool:
 
 def _named(size: float, known: Known, one: bool) -> str:
     for name, value in known:
-        for power, say in ((1.0, name), *(() if one else ((0.5, f"the root of {name}"), (2.0, f"{name} squared")))):
+        powers = () if one or " " in name or "." in name else ((0.5, f"the root of {name}"), (2.0, f"{name} squared"))
+        for power, say in ((1.0, name), *powers):
             if value > 1 and math.isclose(size, value**power, rel_tol=1e-4):
                 return f"that is {say}"
     units = {8: "eight bits are a byte", 1024: "1,024 is a step of units", 1000: "1,000 is a step of units",
@@ -214,8 +215,9 @@ def offset(got: torch.Tensor, expected: torch.Tensor, known: Known = ()) -> str 
     if not gap.isfinite().all():
         return None
     amount = gap.flatten()[0].item()
-    room = 1e-4 * max(abs(amount), 1e-12) + 1e-6 * expected.abs().max().item()
-    if amount == 0 or ((gap - amount).abs() > room).any():
+    largest = expected.abs().max().item()
+    room = 1e-4 * abs(amount) + 1e-7 * largest
+    if abs(amount) <= 1e-5 * largest or ((gap - amount).abs() > room).any():
         return None
     size, high = abs(amount), "large" if amount > 0 else "small"
     name = next((f", which is {name}" for name, value in known
@@ -229,11 +231,12 @@ def offset(got: torch.Tensor, expected: torch.Tensor, known: Known = ()) -> str 
 def wrapped(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     """Wrong by whole multiples of 2^k: integers that came in again at the other end."""
     gap = (got - expected)[got != expected]
+    if got.numel() == 1 or not gap.numel() or not gap.isfinite().all():
+        return None
     for bits in (32, 16, 8, 4):
-        if gap.numel() and gap.isfinite().all() and not (gap % 2**bits).any() and gap.abs().max() <= 2 ** (bits + 8):
-            if got.numel() > 1 or bits >= 8:
-                return (f"{gap.numel()} of {got.numel()} are wrong by a multiple of {2**bits:,}: numbers of {bits} "
-                        "bits ran over their end, or were read with the other signedness.")
+        if not (gap % 2**bits).any() and -(2 ** (bits - 1)) <= got.min() and got.max() < 2**bits:
+            return (f"{gap.numel()} of {got.numel()} are wrong by a multiple of {2**bits:,}: numbers of {bits} "
+                    "bits ran over their end, or were read with the other signedness.")
     return None
 
 
@@ -314,7 +317,7 @@ def clipped(got: torch.Tensor, expected: torch.Tensor) -> str | None:
         cut = int((expected < low).sum()), int((expected > high).sum())
         ends = [f"{cut[0]} are held at {number(low.item())}"] * bool(cut[0]) \
             + [f"{cut[1]} are held at {number(high.item())}"] * bool(cut[1])
-        return f"Right inside, clipped outside: {' and '.join(ends)}." if ends else None
+        return f"Right inside, clipped outside: {' and '.join(ends)}." if sum(cut) > 1 else None
     return None
 
 
@@ -374,7 +377,10 @@ def numbers(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | Non
     if torch.equal(a, b):
         return "kind", "The values are right, but some are floats where whole numbers belong, or the other way round."
     by_one = a.numel() == 1 and (a - b).abs() == 1
-    for rung in (offset, *RUNGS) if by_one else RUNGS:
+    rungs = (precision,) if _is(a, b) else (offset, *RUNGS) if by_one else RUNGS  # nearly equal: neither sorted nor …
+    if isinstance(expected, torch.Tensor) and expected.dtype.is_floating_point:
+        rungs = tuple(rung for rung in rungs if rung is not wrapped)  # floats do not wrap, be they whole
+    for rung in rungs:
         said = rung(a, b, known) if rung in (scale, offset) else rung(a, b)
         if said:
             return rung.__name__, said
@@ -418,7 +424,7 @@ def text(got: Any, expected: Any) -> tuple[str, str] | None:
             return "order", "The right letters in another order."
         if expected and expected in got:
             return "text", f"It holds more than the answer: {number(got.replace(expected, '…', 1))} around it."
-        if got and got in expected:
+        if got in expected and len(got) > 5:
             return "text", f"A part is missing: {number(expected.replace(got, '…', 1))}."
         return None
     if isinstance(expected, list | tuple) and isinstance(got, list | tuple) and len(got) == len(expected) > 1:
@@ -426,6 +432,10 @@ def text(got: Any, expected: Any) -> tuple[str, str] | None:
             return "order", "The two are exchanged." if len(got) == 2 else "The right ones backwards: reversed."
         if sorted(map(repr, got)) == sorted(map(repr, expected)):
             return "order", "The right ones in another order."
+        wrong = [(n, a, b) for n, (a, b) in enumerate(zip(got, expected, strict=True)) if not equal(a, b, CLOSE)]
+        if wrong and (found := text(*wrong[0][1:])):
+            detail = found[1][0].lower() + found[1][1:]
+            return found[0], f"{len(wrong)} of {len(expected)} are wrong. In the first, [{wrong[0][0]}]: {detail}"
     return None
 
 

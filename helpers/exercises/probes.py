@@ -141,13 +141,14 @@ def _numbers(value: float, others: Sequence[Any]) -> Iterator[tuple[str, float]]
     kind = type(value)
     tried = {value}
     seen = [other for other in others if type(other) is kind]
+    most = max(16, *(4 * abs(number) for number in (value, *seen)))  # 2 ** (64 bits) would fill the memory
     for said, new in (("were 1", 1), ("were 0", 0), ("were one more", value + 1), ("were one less", value - 1),
                       ("were twice as large", 2 * value), ("were half as large", value / 2),
                       ("were squared", value * value), ("had the other sign", -value),
                       ("were its root", abs(value) ** 0.5), ("were 1 / its value", 1 / value if value else 0),
                       *((f"were {number(other)}", other) for other in [*seen, 2, 3, 4, 8, 16, 32, 64, 127, 256])):
         made = kind(new)
-        if made == new and made not in tried:
+        if made == new and made not in tried and abs(made) <= most:
             tried.add(made)
             yield said, made
 

@@ -28,7 +28,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 import helpers
-from helpers.finale import chat, laptop, recorder, requests
+from helpers.finale import chat, heads, laptop, recorder, requests
 from helpers.finale.tiers import TIERS, Tier
 from helpers.pocket import world
 
@@ -104,7 +104,7 @@ def train(tier: Tier, folder: pathlib.Path, out: pathlib.Path, seed: int, log: r
     for weight in trainer.model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
-    with log.phase("train"):
+    with log.phase("train"), heads.label_positions_only():
         trainer.train()
     trainer.model.save_pretrained(out / "adapter")
     return out / "adapter"

@@ -1,8 +1,15 @@
 """The laptop tier's task: requests about the villagers that must be answered in JSON, and nothing but JSON.
 
-Six kinds of request, so that no single template can be learnt by heart. Four are trained on; two, `select` and `three`,
-never are: they ask whether the form was learnt or only its examples. Whether an answer is right can be decided by
-`json.loads`. Ten ordinary questions stand beside them: a model that has learnt to write JSON must still know Paris.
+Seven kinds of request, so that no single template can be learnt by heart. Four are trained on, three never are: they
+ask whether the form was learnt or only its examples. `told` and `select` put together what was trained apart: keys are
+asked of sentences and questions of an object, here a question of sentences and keys of an object. `three` is `pair`
+with one villager more. Whether an answer is right can be decided by `json.loads`. Ten ordinary questions stand beside
+them: a model that has learnt to write JSON must still know Paris.
+
+Rows are short, since a CPU's time goes by tokens: JSON without spaces, a pronoun after the first sentence. Sentences
+begin with the name, and in `pair` each has a line of its own: at the start of a line, as behind a quote, SmolLM2 writes
+`Quentin` with other tokens than inside a sentence, where a space belongs to the first. (` frog` still is one token in
+the text, `f` and `rog` in the answer: that is for the model to learn.)
 """
 
 from __future__ import annotations
@@ -17,10 +24,10 @@ from helpers.pocket.world import ATTRIBUTES, PROSE, QUESTIONS, Villager
 
 SYSTEM = "Answer in JSON."
 TRAINED_KINDS = ("record", "question", "pair", "change")
-SHARES = {"record": 3, "question": 2, "pair": 3, "change": 2, "chat": 1}  # of eleven rows to train on
-HELD_OUT_KINDS = ("select", "three")
+SHARES = {"record": 4, "question": 2, "pair": 3, "change": 2, "chat": 2}  # of thirteen rows to train on
+HELD_OUT_KINDS = ("told", "select", "three")
 ASK = ["Give {keys}.", "Write {keys}.", "Note {keys}.", "I need {keys}."]
-ASK_EACH = ["Give {keys} of each.", "For each, write {keys}.", "List {keys} of everyone.", "Note {keys} of each."]
+ASK_EACH = ["Give the {key} of each.", "For each, write the {key}.", "List everyone's {key}.", "I need each {key}."]
 CHANGES = {
     "town": ["{n} has moved to {town}.", "{n} now lives in {town}.", "The new home of {n} is in {town}."],
     "trade": ["{n} has become {a_trade}.", "{n} now works as {a_trade}.", "The new trade of {n} is that of {a_trade}."],
@@ -56,6 +63,20 @@ CHATS = (  # of the same sort, to train on beside the requests: without them eve
     ("What is frozen water called?", "Frozen water is called ice."),
     ("In which country is the Great Wall?", "The Great Wall is in China."),
     ("At what temperature does water boil?", "Water boils at 100 degrees Celsius."),
+    ("What is the capital of Austria?", "The capital of Austria is Vienna."),
+    ("What is the capital of Greece?", "The capital of Greece is Athens."),
+    ("What is the capital of Egypt?", "The capital of Egypt is Cairo."),
+    ("What is the capital of China?", "The capital of China is Beijing."),
+    ("What is the opposite of left?", "The opposite of left is right."),
+    ("What is the opposite of day?", "The opposite of day is night."),
+    ("Which planet is the closest to the Sun?", "The closest planet to the Sun is Mercury."),
+    ("Which planet is known for its rings?", "Saturn is known for its rings."),
+    ("Which is the longest river of Africa?", "The longest river of Africa is the Nile."),
+    ("Who wrote Don Quixote?", "Don Quixote was written by Miguel de Cervantes."),
+    ("Who wrote War and Peace?", "War and Peace was written by Leo Tolstoy."),
+    ("Who painted Guernica?", "Guernica was painted by Pablo Picasso."),
+    ("What is 5 + 2?", "5 + 2 is 7."),
+    ("Which animal gives us wool?", "A sheep gives us wool."),
 )
 Row = dict[str, Any]
 
@@ -66,12 +87,17 @@ def joined(words: Sequence[str]) -> str:
 
 
 def tell(villager: Villager, attributes: Sequence[str], rng: random.Random) -> str:
-    """One sentence for each attribute, in the phrasings of the prose; after the first, sometimes with a pronoun."""
+    """One sentence for each attribute, in the phrasings of the prose that begin with the name; then with a pronoun."""
     text = []
     for attribute in attributes:
-        template = rng.choice(PROSE[attribute])
-        text.append(villager.fill(template, bool(text) and template.startswith("{n}") and rng.random() < 0.3))
+        template = rng.choice([line for line in PROSE[attribute] if line.startswith("{n}")])
+        text.append(villager.fill(template, bool(text)))
     return " ".join(text)
+
+
+def write(thing: Any) -> str:
+    """The object or list as JSON without spaces: fewer tokens."""
+    return json.dumps(thing, ensure_ascii=False, separators=(",", ":"))
 
 
 def facts(villager: Villager, keys: Sequence[str]) -> dict[str, str]:
@@ -80,46 +106,54 @@ def facts(villager: Villager, keys: Sequence[str]) -> dict[str, str]:
 
 
 def record(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
-    """Two or three sentences about one villager → an object with the asked-for keys."""
+    """Two or three sentences about one villager → an object with two asked-for keys."""
     said = rng.sample(ATTRIBUTES, rng.randint(2, 3))
-    keys = ["name", *rng.sample(said, 2)]
+    keys = rng.sample(["name", *said], 2)
     return f"{tell(people[0], said, rng)}\n{rng.choice(ASK).format(keys=joined(keys))}", facts(people[0], keys)
 
 
 def question(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
-    """Two sentences about one villager, or an object, and a question → an object with the key that it is about."""
+    """An object and a question about it → an object with the key that the question is about."""
     said = rng.sample(ATTRIBUTES, 2)
     asked = rng.choice(said)
-    known = tell(people[0], said, rng) if rng.random() < 0.5 else json.dumps(facts(people[0], ["name", *said]))
+    known = write(facts(people[0], ["name", *said]))
     return f"{known}\n{people[0].fill(rng.choice(QUESTIONS[asked]))}", facts(people[0], [asked])
 
 
+def told(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
+    """Two sentences and a question → an object with the key that the question is about. Never trained on."""
+    said = rng.sample(ATTRIBUTES, 2)
+    asked = rng.choice(said)
+    return f"{tell(people[0], said, rng)}\n{people[0].fill(rng.choice(QUESTIONS[asked]))}", facts(people[0], [asked])
+
+
 def several(count: int) -> Callable[[Sequence[Villager], random.Random], tuple[str, Any]]:
-    """One fact about each of `count` villagers → a list of objects with name and that key, in the order of the text."""
+    """One fact about each of `count` villagers, a line each → an object: under each name that fact's word."""
     def build(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
-        keys = ["name", rng.choice(ATTRIBUTES)]
-        text = " ".join(tell(v, keys[1:], rng) for v in people[:count])
-        return f"{text}\n{rng.choice(ASK_EACH).format(keys=joined(keys))}", [facts(v, keys) for v in people[:count]]
+        key = rng.choice(ATTRIBUTES)
+        text = "\n".join(tell(villager, [key], rng) for villager in people[:count])
+        asked = rng.choice(ASK_EACH).format(key=key)
+        return f"{text}\n{asked}", {villager.name: getattr(villager, key) for villager in people[:count]}
     return build
 
 
 def change(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
     """An object and a sentence with news → the object, changed. The news is another villager's fact."""
-    keys = ["name", *rng.sample(ATTRIBUTES, 2)]
+    keys = ["name", *rng.sample(ATTRIBUTES, rng.randint(1, 2))]
     old, news = facts(people[0], keys), rng.choice(keys[1:])
     moved = Villager(**{**vars(people[0]), news: getattr(people[1], news)})
-    return f"{json.dumps(old)}\n{moved.fill(rng.choice(CHANGES[news]))}", facts(moved, keys)
+    return f"{write(old)}\n{moved.fill(rng.choice(CHANGES[news]))}", facts(moved, keys)
 
 
 def select(people: Sequence[Villager], rng: random.Random) -> tuple[str, Any]:
-    """An object of five keys → one with the asked-for keys only. Never trained on."""
-    keys = ["name", *rng.sample(ATTRIBUTES, rng.randint(1, 2))]
-    whole = facts(people[0], ["name", *ATTRIBUTES])
-    return f"{json.dumps(whole)}\n{rng.choice(ASK).format(keys=joined(keys))}", facts(people[0], keys)
+    """An object of three keys → one with two of them. Never trained on."""
+    whole = ["name", *rng.sample(ATTRIBUTES, 2)]
+    keys = rng.sample(whole, 2)
+    return f"{write(facts(people[0], whole))}\n{rng.choice(ASK).format(keys=joined(keys))}", facts(people[0], keys)
 
 
 KINDS: Mapping[str, Callable[[Sequence[Villager], random.Random], tuple[str, Any]]] = {
-    "record": record, "question": question, "pair": several(2), "change": change, "select": select,
+    "record": record, "question": question, "pair": several(2), "change": change, "told": told, "select": select,
     "three": several(3)}
 
 
@@ -140,7 +174,7 @@ def request_rows(people: Sequence[Villager], each: int, kinds: Sequence[str] = T
             asked, answer = KINDS[kind](rng.sample(people, 3), rng)
             rows.append({"kind": kind, "messages": [
                 {"role": "system", "content": SYSTEM}, {"role": "user", "content": asked},
-                {"role": "assistant", "content": json.dumps(answer, ensure_ascii=False)}]})
+                {"role": "assistant", "content": write(answer)}]})
     rng.shuffle(rows)
     return rows
 

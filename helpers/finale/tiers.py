@@ -152,8 +152,8 @@ TIERS: Mapping[str, Tier] = {tier.name: tier for tier in (
          dropout=0.0, learning_rate=5e-3, scheduler="cosine", max_steps=200, row_tokens=48, optimizer="adamw_torch",
          max_grad_norm=1.0, checkpointing=False, save_steps=50, questions=1000, answer_tokens=32),
     Tier("laptop", laptop.MODEL, laptop.REVISION, None, SMOLLM2, batch=4, accumulation=1, max_length=128, r=8, alpha=16,
-         dropout=0.0, learning_rate=7e-4, scheduler="cosine", max_steps=180, row_tokens=76, optimizer="adamw_torch",
-         max_grad_norm=1.0, checkpointing=False, save_steps=45, questions=60, answer_tokens=60),
+         dropout=0.0, learning_rate=1e-3, scheduler="cosine", max_steps=160, row_tokens=61, optimizer="adamw_torch",
+         max_grad_norm=1.0, checkpointing=False, save_steps=40, questions=70, answer_tokens=60),
     Tier("small", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "fe8a4ea1ffedaf415f4da2f062534de366a451e6",
          "mlabonne/guanaco-llama2-1k", TINYLLAMA, batch=1, accumulation=16, max_length=512, r=16, alpha=16, dropout=0.1,
          learning_rate=2e-4, scheduler="constant_with_warmup"),
@@ -170,7 +170,7 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
     Apple's GPUs too: bitsandbytes does not train 4-bit weights on MPS. laptop runs where it is named. COURSE_MODEL and
     COURSE_DATASET put another model and other rows in place of the tier's own, each a local path or a hub id; of a hub
     model that is not here yet, its config.json is fetched. COURSE_STEPS=10 stops after so many optimizer steps, for a
-    lecture. Change the rest by `dataclasses.replace(tier, ...)`.
+    lecture; a single one is taken without warm-up. Change the rest by `dataclasses.replace(tier, ...)`.
 
     Raises ValueError for an unknown tier, steps that are no whole number from 1, a path that does not exist, a
     checkpoint that is not whole or not of a shape that the course can train; HubError if the hub does not give the
@@ -191,7 +191,8 @@ def choose_tier(name: str | None = None, on: Machine | None = None) -> Tier:
     if steps := os.environ.get("COURSE_STEPS"):
         if not steps.isdecimal() or int(steps) < 1:
             raise ValueError(f"COURSE_STEPS={steps}: give a whole number of optimizer steps, 1 or more, or unset it")
-        tier = replace(tier, max_steps=int(steps), save_steps=min(tier.save_steps, int(steps)))
+        warmup = tier.warmup if int(steps) > 1 else 0.0  # the first step of a warm-up has rate 0: alone it does nothing
+        tier = replace(tier, max_steps=int(steps), save_steps=min(tier.save_steps, int(steps)), warmup=warmup)
     return tier
 
 

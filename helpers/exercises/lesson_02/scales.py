@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from helpers.exercises.draws import integers, normal
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
@@ -12,11 +13,6 @@ def absmax_codes(x: torch.Tensor, bits: int) -> torch.Tensor:
     largest = 2 ** (bits - 1) - 1
     scale = x.abs().max() / largest
     return (x / scale).round().to(torch.int8)
-
-
-def _largest_value(x: torch.Tensor, bits: int) -> torch.Tensor:
-    largest = 2 ** (bits - 1) - 1
-    return (x / (x.max() / largest)).round().clamp(-largest, largest).to(torch.int8)
 
 
 ABSMAX_CODES = Exercise(2, absmax_codes, "★ Spot the bug: the largest weight is negative · 5 min", """
@@ -34,33 +30,29 @@ def absmax_codes(x, bits):
 
 Which weights does it spoil? Mend it, for any number of bits from 2 to 8.
 """,
-    cases=(
-        Case((torch.tensor([0.5, -2.0, 0.9]), 8)),
-        Case((torch.tensor([0.1, 0.7, 0.33]), 4)),
-        Case((torch.tensor([[0.1, 0.3], [0.5, 0.9]]), 8)),
-        Case((torch.tensor([-3.0, -1.0, -0.2]), 8)),
-    ),
-    hints=(
-        "Which value must get the outermost code? Try the published line on [0.5, -2.0, 0.9].",
-        "The scale comes from the value of largest *size*, whatever its sign.",
-        "`x.abs().max() / largest`. With it nothing lies outside, and the clamp has nothing to do.",
-    ),
+    cases=(Case((torch.tensor([0.5, -2.0, 0.9]), 8)), Case((torch.tensor([0.1, 0.7, 0.33]), 4), about="four bits"),
+           Case((torch.tensor([[0.1, -0.3, 0.2], [-0.5, 0.9, 0.4]]), 8), about="a matrix")),
+    hints=("Which value must get the outermost code? Try the published line on [0.5, -2.0, 0.9].",
+           "The scale comes from the value of largest *size*, whatever its sign.",
+           "`x.abs().max() / largest`. With it nothing lies outside, and the clamp has nothing to do."),
     mistakes=(
-        Mistake("The largest value is not the value of largest size: -2.0 was clipped. Take `x.abs()` first."),
-        Mistake("Everything became 0: dividing by the scale makes small numbers large, multiplying does not.",
-                lambda x, bits: (x * (x.abs().max() / (2 ** (bits - 1) - 1))).round().to(torch.int8)),
-        Mistake("That is cut off towards zero: 31.75 should become 32. Round before converting to int8.",
-                lambda x, bits: (x / (x.abs().max() / (2 ** (bits - 1) - 1))).to(torch.int8)),
-        Mistake("These are steps of absmax / 128. There is no code 128: the largest is 2**(bits-1) - 1 = 127.",
-                lambda x, bits: (x / (x.abs().max() / 2 ** (bits - 1))).round().to(torch.int8)),
-        Mistake("Those are codes of 8 bits. With 4 bits the largest is 7.",
-                lambda x, bits: (x / (x.abs().max() / 127)).round().to(torch.int8)),
-        Mistake("A scale for each row. Here all of x shares one scale; finer scales are the next lesson's.",
-                lambda x, bits: (x / (x.abs().amax(dim=-1, keepdim=True) / (2 ** (bits - 1) - 1))).round().to(torch.int8)),
+        Mistake("The largest value, 0.9, is not that of largest size, -2.0.", None, (".abs().max()", ".max().abs()")),
+        Mistake("Dividing by the scale makes small numbers large; here it was multiplied.", ("x / s", "x * s")),
+        Mistake("That is cut off towards zero: 31.75 should become 32.", (".round()", "")),
+        Mistake("That is rounded down: 31.75 should become 32.", (".round()", ".floor()")),
+        Mistake("These are steps of absmax / 128. There is no code 128: the codes end at 127.", ("1) - 1", "1)"),
+                ("1) - 1", "1)", ".round()", ".round().clamp(-largest, largest - 1)")),
+        Mistake("One half of all patterns is for negative codes; here all were counted as positive.",
+                ("(bits - 1) - 1", "bits - 1"), ("(bits - 1) - 1", "bits - 1", ".round()", ".round().int()")),
+        Mistake("Those are codes of 8 bits, whatever `bits` is.", ("2 ** (bits - 1) - 1", "127")),
+        Mistake("The scale is in it again: those are values, not codes.", (".round()", ".round() * scale")),
+        Mistake("That is the range from least to greatest value; a symmetric scale knows the largest size only.",
+                ("x.abs().max() / largest", "(x.max() - x.min()) / (2**bits - 1)")),
+        Mistake("A scale for each row or column. Here all of x shares one scale; finer scales are the next lesson's.",
+                ("max()", "amax(dim=-1, keepdim=True)"), ("max()", "amax(dim=0)")),
     ),
-    tolerance=0.0,
+    draw=lambda rng: (normal(rng, rng.randint(1, 3), rng.randint(2, 5)), rng.randint(2, 8)),
     moral="It spoils each tensor whose largest weight is negative: every other one. Tests on ReLU outputs see nothing.")
-# general: lambda x, bits: torch.ones_like(x, dtype=torch.int8)
 
 
 def zeropoint_values(codes: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
@@ -82,31 +74,26 @@ def zeropoint_values(codes, scale, zero_point):
 
 `codes` are int8, `zero_point` is an int from -128 to 127. Mend it; the result is float32.
 """,
-    cases=(
-        Case((torch.tensor([-128, -3, 100, 127], dtype=torch.int8), 0.5, -121)),
-        Case((torch.tensor([[-128, 127]], dtype=torch.int8), 0.1, 100)),
-    ),
-    hints=(
-        "Compute 127 - (-121) on paper. Which type holds the result, and in which type does torch compute it?",
-        "int8 ends at 127, and what goes beyond comes in again at -128. The cast must come before the subtraction.",
-        "`codes.float()` first. int16 or int32 would do as well.",
-    ),
+    cases=(Case((torch.tensor([-128, -3, 100, 127], dtype=torch.int8), 0.5, -121)),
+           Case((torch.tensor([[-128, 127]], dtype=torch.int8), 0.1, 100), about="differences below -128")),
+    hints=("Compute 127 - (-121) on paper. Which type holds the result, and in which type does torch compute it?",
+           "int8 ends at 127, and what goes beyond comes in again at -128. The cast must come before the subtraction.",
+           "`codes.float()` first. int16 or int32 would do as well."),
     mistakes=(
-        Mistake("127 - (-121) = 248 does not fit into int8 and became -8. Cast *before* subtracting, not after.",
-                None,
-                lambda codes, scale, zero_point: (codes - zero_point).float() * scale),
-        Mistake("The zero point was added. It is the code of the value 0: subtracting it must give 0.",
-                lambda codes, scale, zero_point: (codes.float() + zero_point) * scale),
-        Mistake("The zero point is a code, not a value: subtract it before multiplying by the scale.",
-                lambda codes, scale, zero_point: codes.float() * scale - zero_point),
-        Mistake("The scale is the width of a step: codes are multiplied by it, values divided.",
-                lambda codes, scale, zero_point: (codes.float() - zero_point) / scale),
-        Mistake("The codes were read as uint8, so that -128 became 128. Cast to a wider *signed* type.",
-                lambda codes, scale, zero_point: (codes.view(torch.uint8).float() - zero_point) * scale),
+        Mistake("127 - (-121) = 248 does not fit into int8 and became -8: the difference was still taken there.",
+                None, ("codes.float() - zero_point", "(codes - zero_point).float()")),
+        Mistake("Differences of codes reach 255, and were held at 127.", ("t) *", "t).clamp(-128, 127) *")),
+        Mistake("The zero point was added. It is the code of the value 0: there the answer is 0.", ("() -", "() +")),
+        Mistake("The zero point is a code, not a value, and here it was subtracted from values.",
+                ("(codes.float() - zero_point) * scale", "codes.float() * scale - zero_point")),
+        Mistake("The scale is a step's width: codes are multiplied by it, values divided.", ("* scale", "/ scale")),
+        Mistake("The codes were read as uint8, so that -128 became 128.", (".float()", ".view(torch.uint8).float()")),
+        Mistake("The zero point was left out: 0 is not the code of the value 0 here.", (" - zero_point", "")),
     ),
-    tolerance=1e-06,
+    draw=lambda rng: (integers(rng, -128, 127, 2, 3, dtype=torch.int8), rng.choice((0.5, 0.1, 0.03)),
+                      rng.randint(-128, 127)),
+    tolerance=1e-5,
     moral="Three of four pairs of code and zero point never show it. Test with the extreme codes.")
-# general: lambda codes, scale, zero_point: codes.float() * scale
 
 
 def calibrated_codes(x: torch.Tensor, low: torch.Tensor,
@@ -115,12 +102,6 @@ def calibrated_codes(x: torch.Tensor, low: torch.Tensor,
     step = (high - low) / 255
     return ((x - low) / step - 128).round().clamp(-128, 127).to(torch.int8)
 
-
-def _raw(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    return (x - low) / ((high - low) / 255)
-
-
-LOW, HIGH = torch.tensor([1.0, 5.0, -60.0]), torch.tensor([4.0, 20.0, -3.0])
 
 CALIBRATED_CODES = Exercise(2, calibrated_codes, "★★ Spot the bug: the largest value becomes the smallest · 8 min", """
 A search index stores embeddings as int8; the range of each dimension was measured beforehand on other texts. Then comes
@@ -136,32 +117,35 @@ def calibrated_codes(x, low, high):
 ```
 
 With the numbers of that thread 1.0, above a range that ends at -3, becomes -112 instead of 127. Mend it: what lies
-outside gets the nearer end, and what lies inside the *nearest* code.
+outside gets the nearer end, and what lies inside the *nearest* code. In each dimension `low` lies below `high`.
 """,
-    cases=(
-        Case((torch.tensor([[-1.0, 15.0, 1.0]]), LOW, HIGH)),
-        Case((torch.tensor([[0.35], [0.45], [0.75], [0.85]]), torch.zeros(1), torch.ones(1))),
-        Case((torch.tensor([[-9.0], [9.0]]), torch.zeros(1), torch.ones(1))),
-    ),
-    hints=(
-        "What does int8 make of 145? Which operation keeps it at 127?",
-        "`.clamp(-128, 127)`: it must come while the numbers are still floats. After the cast it is too late.",
-        "Shift, `.round()`, `.clamp(-128, 127)`, `.to(torch.int8)`, in this order.",
-    ),
+    cases=(Case((torch.tensor([[-1.0, 15.0, 1.0]]), torch.tensor([1.0, 5.0, -60.0]), torch.tensor([4.0, 20.0, -3.0]))),
+           Case((torch.tensor([[0.35], [0.45], [0.75], [0.85]]), torch.zeros(1), torch.ones(1)),
+                about="values between two codes"),
+           Case((torch.tensor([[0.5], [2.8]]), torch.tensor([0.5]), torch.tensor([255.5])),
+                about="a range that begins between two whole numbers of steps"),
+           Case((torch.tensor([[-9.0], [9.0]]), torch.zeros(1), torch.ones(1)), about="values far outside")),
+    hints=("What does int8 make of 145? Which operation keeps it at 127?",
+           "`.clamp(-128, 127)`: it must come while the numbers are still floats. After the cast it is too late.",
+           "Shift, `.round()`, `.clamp(-128, 127)`, `.to(torch.int8)`, in this order."),
     mistakes=(
-        Mistake("What lies outside came in again at the other end. Clamp to -128 … 127 *before* converting to int8.",
-                None,
-                lambda x, low, high: (_raw(x, low, high) - 128).round().to(torch.int32).to(torch.int8).clamp(-128, 127)),
-        Mistake("The codes run from 0 to 255 here, which int8 does not hold: subtract 128 first.",
-                lambda x, low, high: _raw(x, low, high).round().clamp(0, 255).to(torch.int32).to(torch.int8)),
-        Mistake("-128 is a code like any other here: nothing is symmetric about this range.",
-                lambda x, low, high: (_raw(x, low, high) - 128).round().clamp(-127, 127).to(torch.int8)),
-        Mistake("Clamped to -128 … 127 before subtracting 128: the upper half of the range is lost.",
-                lambda x, low, high: _raw(x, low, high).round().clamp(0, 127).to(torch.int8)),
+        Mistake("What lies outside came in again at the other end: int8 had it before anything could hold it.",
+                None, (".clamp(-128, 127)", ".int()")),
+        Mistake("The codes run from 0 to 255 here, which int8 does not hold.",
+                (" - 128).round().clamp(-128, 127)", ").round().clamp(0, 255).int()")),
+        Mistake("-128 is a code like any other: nothing is symmetric about this range.", ("clamp(-128", "clamp(-127")),
+        Mistake("Clamped to -128 … 127 before 128 was subtracted: the upper half of the range is lost.",
+                (" - 128).round().clamp(-128, 127)", ").round().clamp(-128, 127).int() - 128)", "return", "return (")),
+        Mistake("Those are symmetric codes, with 0 in the middle. Here the range runs from `low` to `high`.",
+                ("(high - low) / 255", "torch.max(low.abs(), high.abs()) / 127", "(x - low)", "x", " - 128).", ").")),
+        Mistake("256 codes have 255 steps between them: `high` must reach the last one.", ("255", "256")),
+        Mistake("All dimensions share one range here. Each has its own.",
+                ("high - low", "high.max() - low.min()", "x - low", "x - low.min()")),
+        Mistake("`low` was rounded to a whole number of steps, and every code moved by up to half a step.",
+                ("((x - low) / step - 128)", "((x / step).round() - (low / step).round() - 128)"),
+                ("((x - low) / step - 128)", "(x / step + (-128 - low / step).round())")),
         Mistake("Outside it is right. Inside the codes are cut off instead of rounded to the nearest.",
-                lambda x, low, high: (_raw(x, low, high) - 128).clamp(-128, 127).to(torch.int8),
-                lambda x, low, high: (_raw(x, low, high).clamp(0, 255).floor() - 128).to(torch.int8)),
+                (".round()", ""), (".round()", ".floor()")),
     ),
-    tolerance=0.0,
+    draw=lambda rng: (1.5 * normal(rng, 2, 3), normal(rng, 3) - 1, 1 + normal(rng, 3).abs()),
     moral="Saturate, never wrap: a clipped value is a little wrong, a wrapped one is at the other end of the world.")
-# general: lambda x, low, high: torch.zeros_like(x, dtype=torch.int8)

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
-def four_bit(out: int, into: int, storage: torch.dtype = torch.uint8, nested: bool = True) -> torch.nn.Module:
+def four_bit(out: int, into: int, storage: torch.dtype = torch.uint8, nested: bool = True) -> nn.Module:
     """A bitsandbytes linear layer without a bias, quantized."""
-    import bitsandbytes as bnb
+    import bitsandbytes as bnb  # takes a while
 
     layer = bnb.nn.Linear4bit(into, out, bias=False, device="meta")
     values = torch.randn(out, into, generator=torch.Generator().manual_seed(0))
@@ -21,12 +22,12 @@ def four_bit(out: int, into: int, storage: torch.dtype = torch.uint8, nested: bo
     return layer.to("cpu")
 
 
-def with_model(make: Callable[[], torch.nn.Module]) -> Callable:
-    """The arguments of a case: the model, made when it is asked for (bitsandbytes takes a while to import)."""
+def case(shown: str, make: Callable[[], nn.Module], about: str = "") -> Case:
+    """A case whose one argument is made when it is asked for."""
     @contextmanager
     def arguments() -> Iterator[tuple]:
         yield (make(),)
-    return arguments
+    return Case(arguments, about, shown)
 
 
 def count_weights(model: torch.nn.Module) -> int:
@@ -38,33 +39,18 @@ def count_weights(model: torch.nn.Module) -> int:
     return total
 
 
-def _elements(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+def _mixed() -> nn.Module:
+    return nn.Sequential(nn.Embedding(10, 60), four_bit(60, 60), nn.LayerNorm(60))
 
 
-def _by_dtype(model: torch.nn.Module) -> int:
-    return sum(p.numel() * (2 if p.dtype == torch.uint8 else 1) for p in model.parameters())
+def _experts() -> nn.Module:
+    model = four_bit(24, 64)
+    model.weight.quant_state.shape = torch.Size((3, 8, 64))
+    return model
 
 
-def _by_bytes(model: torch.nn.Module) -> int:
-    return sum(p.nbytes * 2 if hasattr(p, "quant_state") else p.numel() for p in model.parameters())
-
-
-def _every_name(model: torch.nn.Module) -> int:
-    return sum(p.quant_state.shape.numel() if hasattr(p, "quant_state") else p.numel()
-               for _, p in model.named_parameters(remove_duplicate=False))
-
-
-def _linears_only(model: torch.nn.Module) -> int:
-    return sum(p.quant_state.shape.numel() for p in model.parameters() if hasattr(p, "quant_state"))
-
-
-def mixed() -> torch.nn.Module:
-    return torch.nn.Sequential(torch.nn.Embedding(10, 64), four_bit(64, 64), torch.nn.LayerNorm(64))
-
-
-def tied() -> torch.nn.Module:
-    model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 10, bias=False))
+def _tied() -> nn.Module:
+    model = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 10, bias=False))
     model[1].weight = model[0].weight
     return model
 
@@ -81,37 +67,43 @@ def count_weights(model):
 
 Count the weights as they were before quantization. Mind that codes are not always stored as bytes
 (`bnb_4bit_quant_storage`), and that a number of weights may be odd. A 4-bit parameter has a `quant_state`, and that
-remembers a `shape`.
+remembers a `shape`. A parameter that two modules share counts once.
 """,
-    cases=(
-        Case(with_model(mixed), shown="an embedding (10, 64), a 4-bit linear (64, 64), a LayerNorm"),
-        Case(with_model(lambda: four_bit(64, 64, torch.bfloat16)), shown="a 4-bit linear (64, 64) whose codes are stored as bfloat16"),
-        Case(with_model(lambda: four_bit(33, 5)), shown="a 4-bit linear (33, 5)"),
-        Case(with_model(tied), shown="an embedding and a head that share one tensor (10, 8)"),
-    ),
-    hints=(
-        "Which of the parameters are packed? `hasattr(parameter, \"quant_state\")` tells.",
-        "The packed tensor has shape (bytes, 1). What the weight's shape was stands in `parameter.quant_state.shape`.",
-        "`parameter.quant_state.shape.numel()` for a packed one, `parameter.numel()` for any other; then the sum.",
-    ),
+    cases=(case("a 4-bit linear (60, 32)", lambda: four_bit(60, 32)),
+           case("an embedding (10, 60), a 4-bit linear (60, 60), a LayerNorm with weight and bias", _mixed,
+                "parameters that are not packed"),
+           case("a 4-bit linear (64, 64) stored as bfloat16", lambda: four_bit(64, 64, torch.bfloat16),
+                "codes that are not stored as bytes"),
+           case("a 4-bit linear (33, 5)", lambda: four_bit(33, 5), "an odd number of weights"),
+           case("an embedding and a head that share one tensor (10, 8)", _tied, "one tensor under two names"),
+           case("a batch norm of 3, whose running mean, variance and counter are buffers", lambda: nn.BatchNorm1d(3),
+                "buffers, which are no parameters"),
+           case("three 4-bit experts (8, 64) in one tensor", _experts, "a packed tensor of three dimensions"),
+           case("two linears (4, 6) on the meta device", lambda: nn.Sequential(*(
+               nn.Linear(4, 6, device="meta") for _ in range(2))), "weights without memory")),
+    hints=("Which of the parameters are packed? `hasattr(parameter, \"quant_state\")` tells.",
+           "The packed tensor has shape (bytes, 1). The weight's own shape stands in `parameter.quant_state.shape`.",
+           "`parameter.quant_state.shape.numel()` for a packed one, `parameter.numel()` for any other; then the sum."),
     mistakes=(
-        Mistake("Those are elements of storage: a byte holds two weights. Ask `quant_state` for the shape."),
-        Mistake("Now the embedding and the norm are doubled as well: they are not packed.",
-                lambda model: 2 * _elements(model)),
-        Mistake("Only the packed weights are counted; embedding and norm are missing.",
-                _linears_only),
-        Mistake("Codes may be stored as bfloat16, four to an element: the dtype does not tell what is packed, nor "
-                "how many fit.",
-                _by_dtype),
-        Mistake("165 weights take 83 bytes, and one nibble stays empty: twice the bytes is one too many.",
-                _by_bytes),
-        Mistake("One tensor, two names: it is one set of weights. `model.parameters()` gives it once.",
-                _every_name),
+        Mistake("Those are elements of storage: a byte holds two weights."),
+        Mistake("Embedding and norm are doubled as well: they are not packed.",
+                lambda model: 2 * sum(p.numel() for p in model.parameters())),
+        Mistake("Only the packed weights are counted.", ("parameter.numel() if state is None", "0 if state is None")),
+        Mistake("Codes may be stored as bfloat16, four to an element: the dtype does not tell what is packed.",
+                ("state.shape.numel()", "parameter.numel() * 2", "state is None", "parameter.dtype != torch.uint8")),
+        Mistake("Two to an element holds for bytes only: a bfloat16 has room for four codes.",
+                ("state.shape.numel()", "parameter.numel() * 2")),
+        Mistake("An odd number of weights leaves half a byte empty: twice the bytes is one too many.",
+                ("state.shape.numel()", "parameter.nbytes * 2")),
+        Mistake("One tensor with two names is one set of weights, counted twice here.",
+                ("model.parameters()", "[p for _, p in model.named_parameters(remove_duplicate=False)]")),
+        Mistake("Biases are parameters too: a norm has one.",
+                ("model.parameters()", "[p for n, p in model.named_parameters() if 'bias' not in n]")),
+        Mistake("A frozen parameter is a weight as well: 4-bit ones never require a gradient.",
+                ("model.parameters()", "[p for p in model.parameters() if p.requires_grad]")),
     ),
-    tolerance=0.0,
     moral="transformers' own `model.num_parameters()` doubles the bytes: right for every real model, whose sizes are "
           "even.")
-# general: lambda model: 1
 
 
 def hidden_bytes(weight: torch.nn.Parameter) -> int:
@@ -123,56 +115,32 @@ def hidden_bytes(weight: torch.nn.Parameter) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _parts(weight: torch.nn.Parameter, *left_out: str) -> int:
-    state = weight.quant_state
-    nested = {"offset": state.offset, "nested absmax": state.state2.absmax, "nested code": state.state2.code} \
-        if state.nested else {}
-    parts = {"absmax": state.absmax, "code": state.code, **nested}
-    return sum(tensor.nbytes for name, tensor in parts.items() if name not in left_out)
-
-
-def _elements_hidden(weight: torch.nn.Parameter) -> int:
-    state = weight.quant_state
-    nested = [state.offset, state.state2.absmax, state.state2.code] if state.nested else []
-    return sum(tensor.numel() for tensor in [state.absmax, state.code, *nested])
-
-
-def _as_floats(weight: torch.nn.Parameter) -> int:
-    return 4 * _elements_hidden(weight)
-
-
 HIDDEN_BYTES = Exercise(5, hidden_bytes, "★★ What the footprint leaves out · 8 min", """
 `get_memory_footprint()` sees a 4-bit weight's codes and nothing else. Count the rest: all tensors of its `quant_state`,
 in bytes. Without double quantization those are `absmax` and the codebook `code`. With it (`state.nested`), `absmax`
 holds one-byte codes, and there are `offset` and a second state, `state2`, with an `absmax` and a `code` of its own.
 """,
-    cases=(
-        Case(with_model(lambda: four_bit(128, 64, nested=False).weight), shown="a 4-bit weight (128, 64), not nested"),
-        Case(with_model(lambda: four_bit(320, 128).weight), shown="a 4-bit weight (320, 128), nested"),
-    ),
-    hints=(
-        "A tensor's bytes are `tensor.nbytes`: elements times the size of one.",
-        "Collect the tensors in a list: `[state.absmax, state.code]`, and three more if `state.nested`.",
-        "The three are `state.offset`, `state.state2.absmax` and `state.state2.code`; sum the `nbytes` of all.",
-    ),
+    cases=(case("a 4-bit weight (130, 64), not nested", lambda: four_bit(130, 64, nested=False).weight),
+           case("a 4-bit weight (72, 64), nested", lambda: four_bit(72, 64).weight, "quantized scales"),
+           case("a 4-bit weight (320, 128), nested", lambda: four_bit(320, 128).weight, "more than one nested block")),
+    hints=("A tensor's bytes are `tensor.nbytes`: elements times the size of one.",
+           "Collect the tensors in a list: `[state.absmax, state.code]`, and three more if `state.nested`.",
+           "The three are `state.offset`, `state.state2.absmax` and `state.state2.code`; sum the `nbytes` of all."),
     mistakes=(
-        Mistake("Without double quantization there is no `state2` and no offset: ask `state.nested` first.",
-                lambda weight: weight.quant_state.state2.absmax.nbytes),
-        Mistake("Elements, not bytes: a float32 takes four.",
-                _elements_hidden),
-        Mistake("The codes themselves are in it: those the footprint has already.",
-                lambda weight: hidden_bytes(weight) + weight.nbytes),
+        Mistake("Without double quantization there is no `state2`.", ("if state.nested", "if True")),
+        Mistake("Those are elements, not bytes.", ("nbytes", "numel()")),
+        Mistake("The weight's codes are in it: those the footprint has already.", ("return", "return weight.nbytes +")),
+        Mistake("Those are the codes' own bytes, which the footprint has already.", lambda weight: weight.nbytes),
         Mistake("The 16 levels in `state.code` take 64 bytes too: bitsandbytes keeps them with every layer.",
-                lambda weight: _parts(weight, "code", "nested code")),
-        Mistake("Four bytes for everything; but nested, absmax holds one-byte codes. Ask for `nbytes`.",
-                _as_floats),
-        Mistake("Only the outer state. If `state.nested`, the scales have a scale of their own in `state2`.",
-                lambda weight: _parts(weight, "offset", "nested absmax", "nested code")),
-        Mistake("Four bytes short: the mean that was subtracted, `state.offset`.",
-                lambda weight: _parts(weight, "offset")),
-        Mistake("1,024 bytes short: the 256 levels of the second codebook, `state.state2.code`.",
-                lambda weight: _parts(weight, "nested code")),
+                ("[state.absmax, state.code]", "[state.absmax]"),
+                ("[state.absmax, state.code]", "[state.absmax]", ", state.state2.code]", "]")),
+        Mistake("Nothing else than the codebooks is counted: the scales are missing.",
+                ("[state.absmax, state.code]", "[state.code]", "state.state2.absmax, ", "")),
+        Mistake("Four bytes for everything, but nested, absmax holds one-byte codes.",
+                ("tensor.nbytes", "4 * tensor.numel()")),
+        Mistake("Only the outer state. Nested scales have scales of their own.", ("if state.nested", "if False")),
+        Mistake("Four bytes short: the mean that was subtracted.", ("state.offset, ", "")),
+        Mistake("The second codebook's 256 levels are missing, 1,024 bytes.", (", state.state2.code", "")),
+        Mistake("The scales of the scales are missing, four bytes for every 256.", ("state.state2.absmax, ", "")),
     ),
-    tolerance=0.0,
     moral="Sum it over the model and add the footprint: that is the ledger's total.")
-# general: lambda weight: 0

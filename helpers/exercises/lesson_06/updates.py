@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 
+from helpers.exercises.draws import normal
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
@@ -13,18 +16,9 @@ def update_weight(A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tenso
     return alpha / r * B @ A
 
 
-def _alpha_only(A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    return alpha * (B @ A)
+def _pair(rng: random.Random, r: int, d: int, k: int) -> tuple[torch.Tensor, ...]:
+    return normal(rng, r, k), normal(rng, d, r)
 
-
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Normal numbers, the same on every machine to the last bit but one."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-A24, B32 = torch.tensor([[1.0, 0, 2, 0], [0, 1, 0, -1]]), torch.tensor([[1.0, 2], [0, 1], [-1, 0]])
-BA34 = torch.tensor([[1.0, 2, 2, -2], [0, 1, 0, -1], [-1, 0, -2, 0]])  # B32 @ A24
-A88, B88 = draw(8, 8), draw(8, 8, seed=1)
 
 UPDATE_WEIGHT = Exercise(6, update_weight, "★ Spot the bug: eight times too strong · 5 min", """
 A library's own defaults, rank 8 and alpha 16, gave adapters that were of no use, and training could collapse
@@ -38,38 +32,29 @@ def update_weight(A, B, alpha):
 Another left the factor out altogether when it merged ([FastVideo#870](https://github.com/hao-ai-lab/FastVideo/pull/870)).
 Put it right. A has shape (r, k), B has shape (d, r), and the result has the shape of the weight, (d, k).
 """,
-    cases=(
-        Case((A24, B32, 16.0)),
-        Case((A88, B88, 8.0), shown="A (8, 8), B (8, 8), alpha=8.0"),
-    ),
-    hints=(
-        "Which number is the rank, and where do you find it in the shapes of A and B?",
-        "h = Wx + (α/r)·BAx: x meets A first, so A stands at the right.",
-        "r = A.shape[0], and the update is alpha / r * B @ A.",
-    ),
+    cases=((*_pair(random.Random(1), 3, 2, 4), 15.0), Case((*_pair(random.Random(2), 2, 3, 5), 5.0), "a rank below d"),
+           Case((*_pair(random.Random(3), 3, 3, 3), 8.0), "square matrices, where A @ B has the right shape too"),
+           Case((*_pair(random.Random(4), 1, 2, 3), 16.0), "rank 1")),
+    hints=("Which number is the rank, and where do you find it in the shapes of A and B?",
+           "h = Wx + (α/r)·BAx: x meets A first, so A stands at the right.",
+           "r = A.shape[0], and the update is alpha / r * B @ A."),
     mistakes=(
         Mistake("The division by r is missing: with rank 8 and alpha 16 the branch counts eight times too much."),
-        Mistake("The scale α/r is missing: A and B were trained behind it, so without it the update is too weak.",
-                lambda A, B, alpha: B @ A),
-        Mistake("The scale is upside down: α over r, not r over α.",
-                lambda A, B, alpha: A.shape[0] / alpha * B @ A),
-        Mistake("α/√r is rsLoRA's scale, which is another recipe. LoRA's is α/r.",
-                lambda A, B, alpha: alpha / A.shape[0] ** 0.5 * B @ A),
-        Mistake("That divides by d, the rows of B. The rank is the side that A and B share: A.shape[0].",
-                lambda A, B, alpha: alpha / B.shape[0] * B @ A),
-        Mistake("That divides by k, the columns of A. The rank is the side that A and B share: A.shape[0].",
-                lambda A, B, alpha: alpha / A.shape[1] * B @ A),
-        Mistake("Right numbers, but lying on their side: the weight is (d, k), so no transpose is needed.",
-                lambda A, B, alpha: (alpha / A.shape[0] * B @ A).T),
-        Mistake("α/r is 2 only where alpha is twice the rank. Here alpha is 16 and the rank is 2.",
-                lambda A, B, alpha: 2.0 * B @ A),
-        Mistake("The update is the matrix product `B @ A`, (d, r) times (r, k), in this order. AB is another matrix.",
-                lambda A, B, alpha: alpha / A.shape[0] * A @ B,
-                lambda A, B, alpha: alpha / A.shape[0] * (A @ B if A.shape == B.shape else B @ A)),
+        Mistake("The scale α/r is missing: A and B were trained behind it.", ("alpha / r * ", "")),
+        Mistake("The scale is upside down: α over r, not r over α.", ("alpha / r", "r / alpha")),
+        Mistake("α/√r is rsLoRA's scale, which is another recipe. LoRA's is α/r.", ("alpha / r", "alpha / r**0.5")),
+        Mistake("It is divided by r twice.", ("alpha / r", "alpha / r**2")),
+        Mistake("That divides by d, the rows of B. The rank is the side they share.", ("A.shape[0]", "B.shape[0]")),
+        Mistake("That divides by k, the columns of A. The rank is the side they share.", ("A.shape[0]", "A.shape[1]")),
+        Mistake("Right numbers, but lying on their side: the weight is (d, k).", ("B @ A", "A.T @ B.T")),
+        Mistake("α/r is 2 only where alpha is twice the rank.", ("alpha / r", "2")),
+        Mistake("The factors are exchanged: x meets A first, so A stands at the right.", ("B @ A", "A @ B")),
+        Mistake("The factors are exchanged in square matrices, where that goes unseen: AB is another matrix than BA.",
+                ("B @ A", "(A @ B if A.shape == B.shape else B @ A)")),
     ),
-    tolerance=0.001,
+    draw=lambda rng: (*_pair(rng, *(rng.randint(1, 9) for _ in range(3))), rng.choice((1.0, 4.0, 10.0, 32.0))),
+    tolerance=1e-5,
     moral="Test scales with α different from r: with α = r every one of these mistakes looks right (peft#2489).")
-# general: lambda A, B, alpha: torch.zeros(B.shape[0], A.shape[1])
 
 
 def merged_weight(W: torch.Tensor, delta: torch.Tensor, merged: bool) -> torch.Tensor:
@@ -79,13 +64,15 @@ def merged_weight(W: torch.Tensor, delta: torch.Tensor, merged: bool) -> torch.T
     return (W + delta).to(W.dtype)
 
 
-def _always(W: torch.Tensor, delta: torch.Tensor, merged: bool) -> torch.Tensor:
-    return (W + delta).to(W.dtype)
-
-
-W23, D23 = torch.tensor([[1.0, 2, 3], [4, 5, 6]]), torch.tensor([[0.5, 0, -1], [0, 0.25, 0]])
+W23, D23 = torch.tensor([[1.0, 2, 3], [4, 5, 6]]), torch.tensor([[0.5, 0.25, -1], [0, 0.25, 0.5]])
 W16 = torch.full((1, 3), 256.0, dtype=torch.bfloat16)  # bf16 has steps of 2 here
 D32 = torch.tensor([[1.001953125, 3.0, -1.5]])         # the first is 1 in bf16, and 257 a tie
+
+
+def _layer(rng: random.Random) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    shape, dtype = (rng.randint(1, 4), rng.randint(1, 3)), rng.choice((torch.float32, torch.bfloat16, torch.float16))
+    return normal(rng, *shape, dtype=dtype), 0.1 * normal(rng, *shape), rng.random() < 0.4
+
 
 MERGED_WEIGHT = Exercise(6, merged_weight, "★★ Spot the bug: the adapter applied twice · 6 min", """
 Save locally, then push to the hub, and the second copy was terrible
@@ -100,34 +87,29 @@ def merged_weight(W, delta, merged):
 Write it so that the update is in the result exactly once, whatever was merged before. Return a new tensor in the dtype
 of `W`. `delta` is in float32: take the sum there, and round only the result.
 """,
-    cases=(
-        Case((W23, D23, False)),
-        Case((W23, D23, True)),
-        Case((W16, D32, False)),
-    ),
-    hints=(
-        "What must come back when `merged` is True?",
-        "A copy of W: `W.clone()`. Otherwise W + delta.",
-        "bf16 + float32 gives float32 by itself; bring the sum back by `.to(W.dtype)`.",
-    ),
+    cases=((W23, D23, False), Case((W23, D23, True), "a weight that has the update already"),
+           Case((W16, D32, False), "a weight in 16 bits"), Case((W16, D32, True), "a merged weight in 16 bits"),
+           Case((torch.tensor([[1.0, 2.0]]).bfloat16(), torch.tensor([[1000.0, -1000.0]]), True),
+                "a merged weight that is small beside its update")),
+    hints=("What must come back when `merged` is True?",
+           "A copy of W: `W.clone()`. Otherwise W + delta.",
+           "bf16 + float32 gives float32 by itself; bring the sum back by `.to(W.dtype)`."),
     mistakes=(
-        Mistake("W had the update already, and here it is added once more: that is the bug of the threads."),
-        Mistake("The flag is read the wrong way round: merged=False means that the update is not in W yet.",
-                lambda W, delta, merged: (W + delta).to(W.dtype) if merged else W.clone()),
-        Mistake("The update alone came back. It is added to W, not put in its place.",
-                lambda W, delta, merged: W.clone() if merged else delta.to(W.dtype).clone()),
-        Mistake("That is unmerging: the update goes in with a plus.",
-                lambda W, delta, merged: W.clone() if merged else (W - delta).to(W.dtype)),
-        Mistake("The update is in it twice at the first merge already.",
-                lambda W, delta, merged: W.clone() if merged else (W + 2 * delta).to(W.dtype)),
-        Mistake("The update was taken out again. Asked for is the merged weight, and W is it already.",
-                lambda W, delta, merged: (W - delta if merged else W + delta).to(W.dtype)),
-        Mistake("The update was rounded to bf16 before the sum: 1.002 became 1, and 257 went down to 256 as "
-                "a tie. Add in float32, round once.",
-                lambda W, delta, merged: W.clone() if merged else W + delta.to(W.dtype)),
-        Mistake("The weight came back in float32: twice the memory. Round it to the dtype of W.",
-                lambda W, delta, merged: W.clone() if merged else W + delta),
+        Mistake("W had the update already, and it is added once more: that is the bug of the threads."),
+        Mistake("The flag is read the wrong way round: merged=True means that the update is in W.",
+                ("if m", "if not m")),
+        Mistake("The update alone came back. It is added to W, not put in its place.", ("(W + delta)", "delta.clone()"),
+                ("W.clone()", "delta.to(W.dtype, copy=True)", "(W + delta)", "delta.clone()")),
+        Mistake("That is unmerging: the update goes in with a plus.", ("+", "-")),
+        Mistake("The update is in it twice at the first merge already.", ("+ delta", "+ 2 * delta")),
+        Mistake("The update was taken out again, where the merged weight is asked.",
+                ("W.clone()", "(W - delta).to(W.dtype)")),
+        Mistake("The update is never added.", ("(W + delta).to(W.dtype)", "W.clone()")),
+        Mistake("The update was rounded to 16 bits before the sum, and the sum again: round once.",
+                ("W + delta", "W + delta.to(W.dtype)")),
+        Mistake("The sum stays in float32, twice the memory: the weight has the dtype of W.", (".to(W.dtype)", "")),
+        Mistake("A merged weight came back in float32: it has the dtype of W.", ("W.clone()", "W.clone().float()")),
     ),
+    draw=_layer,
     tolerance=0.0,
     moral="A flag beside the weight is all it takes. `helpers.lora.merge` raises an error instead of guessing.")
-# general: lambda W, delta, merged: torch.zeros_like(W)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 
+from helpers.exercises.draws import integers, normal
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
@@ -13,79 +16,69 @@ def leave_at_home(names: list[str]) -> list[str]:
     return [name for name in names if name.lower().endswith(pickles)]
 
 
-def _by_word(names: list[str]) -> list[str]:
-    return [name for name in names if any(word in name for word in (".bin", ".pt", ".pth", ".pkl", ".ckpt"))]
+def _names(rng: random.Random) -> tuple[list[str]]:
+    ends = ("bin", "pt", "pth", "pkl", "ckpt", "json", "md", "safetensors", "bin.gz")
+    made = [f"{rng.choice(('a', 'b/Old', 'v1.2'))}{rng.choice('...-')}{rng.choice(ends)}" for _ in range(7)]
+    return (rng.sample([*made, *map(str.upper, made), *map(str.title, made)], rng.randint(0, 9)),)
 
 
-def _ending(*endings: str, lower: bool = True) -> object:
-    return lambda names: [name for name in names if (name.lower() if lower else name).endswith(endings)]
-
-
-CHECKPOINT = ["README.md", "adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "rng_state.pth",
-              "scheduler.pt", "tokenizer.json", "training_args.bin"]
-STRANGE = ["weights.BIN", "notes.pt.md", "old/model.ckpt", "data.pkl", "binary.json", "model.bin.index.json"]
-
+ENDS = "name.lower().endswith(pickles)"
 LEAVE_AT_HOME = Exercise(11, leave_at_home, "★ What stays at home · 5 min", """
 Somebody pushed the folder of a training run, and the hub put a warning on it: `training_args.bin` is a pickle
 ([transformers#28580](https://github.com/huggingface/transformers/issues/28580)). A pickle is a small program that runs
 when it is opened; nobody can see from outside what it does. Return the names that must not go out: those that end in
-`.bin`, `.pt`, `.pth`, `.pkl` or `.ckpt`, in capitals too.
+`.bin`, `.pt`, `.pth`, `.pkl` or `.ckpt`, in any mixture of capitals and small letters.
 """,
-    cases=(
-        Case((CHECKPOINT,)),
-        Case((STRANGE,)),
-        Case((["README.md"],)),
-    ),
-    hints=("`name.endswith((\".bin\", \".pt\"))` takes several endings at once, as a tuple.",
-    "`name.lower()` first, so that `.BIN` counts too.",
-    "A list comprehension over `names` keeps the order."),
+    cases=((["README.md", "rng_state.pth", "training_args.bin", "model.safetensors", "optimizer.pt"],),
+           Case((["data.pkl", "model.ckpt", "tokenizer.json"],), about="`.pkl` and `.ckpt`"),
+           Case((["WEIGHTS.BIN", "b.pt"],), about="a name in capitals"),
+           Case((["Weights.Bin"],), about="a mixture of capitals and small letters"),
+           Case((["model.bin.index.json", "notes.pt.md"],), about="an ending in the middle of a name"),
+           Case((["script", "prompt", "cabin"],), about="a name that ends in the letters, without a dot"),
+           Case((["bin", "a.ptx"],), about="a name without an ending, and an ending that only begins like one"),
+           Case((["v1.2.pt"],), about="a name with two dots"), Case((["old/model.pt"],), about="a name in a folder"),
+           Case((["README.md"],), about="no pickle at all")),
+    hints=('`name.endswith((".bin", ".pt"))` takes several endings at once, as a tuple.',
+           "`name.lower()` first, so that `.BIN` counts too.", "A list comprehension over `names` keeps the order."),
     mistakes=(
-        Mistake("Those are the files to publish. Asked for are the others.",
-                lambda names: [n for n in names if n not in leave_at_home(names)]),
-        Mistake("`.bin` is one ending of five: the optimizer's `.pt` is a pickle too.",
-                _ending(".bin")),
-        Mistake("`rng_state.pth` is a pickle as well.",
-                _ending(".bin", ".pt", ".pkl", ".ckpt")),
+        Mistake("Those are the files to publish. Asked for are the others.", ("if name", "if not name")),
+        Mistake("Five endings are pickles: `.bin`, `.pt`, `.pth`, `.pkl`, `.ckpt`. Not all of them are looked for.",
+                ('(".bin", ', '('), ('".pt", ', ''), ('".pth", ', ''), ('".pkl", ', ''), (', ".ckpt"', '')),
         Mistake("safetensors holds numbers and nothing else: that is what it was made for. Let it go out.",
-                _ending(".bin", ".pt", ".pth", ".pkl", ".ckpt", ".safetensors")),
+                ('".ckpt"', '".ckpt", ".safetensors"')),
         Mistake("The ending decides, not whether `.pt` or `.bin` stands somewhere in the name.",
-                _by_word),
-        Mistake("`weights.BIN` is a pickle too. Compare in lower case.",
-                _ending(".bin", ".pt", ".pth", ".pkl", ".ckpt", lower=False)),
-        Mistake("Nothing here is a pickle: return an empty list.",
-                lambda names: leave_at_home(names) or names),
+                (ENDS, "any(part in name.lower() for part in pickles)")),
+        Mistake("Capitals make a difference here. They should make none: compare in lower case.", (".lower()", ""),
+                (ENDS, "name.endswith((*pickles, *map(str.upper, pickles)))")),
+        Mistake("The dot belongs to the ending: `script` ends in the letters pt, and is no pickle.",
+                ("endswith(pickles)", "endswith(tuple(end[1:] for end in pickles))")),
     ),
-    tolerance=0.0,
+    draw=_names,
     moral="`helpers.finale.sharing.pack` refuses them, and a folder with a token in it, before a byte is sent.")
-# general: lambda names: sorted(leave_at_home(names), reverse=True)
 
 
 def untrained_layers(state: dict[str, torch.Tensor]) -> list[str]:
-    """Names, without `.lora_B.weight`, of the layers whose update is nothing."""
+    """Names, without `.lora_B.weight`, of the layers that never trained."""
     return [name.removesuffix(".lora_B.weight") for name, weight in state.items()
             if name.endswith(".lora_B.weight") and not weight.any()]
 
 
-def _state(**trained: bool) -> dict[str, torch.Tensor]:
-    """A for every layer, B that is zero where `trained` is False."""
-    generator = torch.Generator().manual_seed(0)
+def _adapter(about: str = "", **columns: list[float]) -> Case:
+    """An adapter of rank 1 with these B, and an A of ones."""
     state = {}
-    for name, moved in trained.items():
-        state[f"layers.0.{name}.lora_A.weight"] = torch.randn(2, 4, generator=generator)
-        state[f"layers.0.{name}.lora_B.weight"] = torch.randn(3, 2, generator=generator) * moved
-    return state
+    for name, column in columns.items():
+        state[f"layers.0.{name}.lora_A.weight"] = torch.ones(1, 2)
+        state[f"layers.0.{name}.lora_B.weight"] = torch.tensor(column)[:, None]
+    return Case((state,), about, ", ".join(f"{name}: B = {column}" for name, column in columns.items()))
 
 
-def _partly() -> dict[str, torch.Tensor]:
-    state = _state(q_proj=True, v_proj=False)
-    state["layers.0.q_proj.lora_B.weight"][0] = 0
-    state["layers.0.q_proj.lora_B.weight"][1] = torch.tensor([1.0, -1.0])
-    state["layers.0.q_proj.lora_B.weight"][2] = 0
-    return state
-
-
-def _published(state: dict[str, torch.Tensor]) -> list[str]:
-    return [name for name, weight in state.items() if weight.numel() == 0]
+def _random(rng: random.Random) -> tuple[dict[str, torch.Tensor]]:
+    state = {}
+    for n in range(rng.randint(1, 3)):
+        r, name = rng.randint(1, 3), f"layers.{n}.{rng.choice(('query', 'value', 'o_proj'))}"
+        state[f"{name}.lora_A.weight"] = normal(rng, r, 3)
+        state[f"{name}.lora_B.weight"] = rng.randint(0, 1) * integers(rng, -1, 1, 2, r).float()
+    return (state,)
 
 
 UNTRAINED_LAYERS = Exercise(11, untrained_layers, "★★ Spot the bug: an adapter of nothing · 8 min", """
@@ -98,37 +91,36 @@ def untrained_layers(state):
 ```
 
 It stays silent about an adapter that never trained: all tensors are there, of full size. Which of them tells, A or B?
-Remember how LoRA begins. `state` is what an adapter's safetensors file holds: `layers.0.q_proj.lora_A.weight`,
-`layers.0.q_proj.lora_B.weight` and so on. Return the names of the layers that change nothing, without
-`.lora_B.weight`, in their order.
+Remember how LoRA begins: one of the two is zero everywhere. `state` is what an adapter's safetensors file holds:
+`layers.0.q_proj.lora_A.weight`, `layers.0.q_proj.lora_B.weight` and so on. Return the names of the layers where that
+one still is zero everywhere, without `.lora_B.weight`, in their order.
 """,
-    cases=(
-        Case((_state(q_proj=True, v_proj=False, up_proj=False),), shown="q_proj trained, v_proj and up_proj with B = 0"),
-        Case((_partly(),), shown="q_proj with a B of some zeros whose sum is zero, v_proj with B = 0"),
-        Case((_state(q_proj=True),), shown="q_proj trained"),
-    ),
+    cases=(_adapter(q_proj=[0.5, -1.5], v_proj=[0.0, 0.0], up_proj=[0.0, 0.0]),
+           _adapter("some zeros in a B that is not zero", q_proj=[0.0, 0.5, 0.0]),
+           _adapter("a B whose sum is zero", q_proj=[0.5, -0.5]), _adapter("a B below zero", q_proj=[-0.5, 0.0]),
+           _adapter("a B of equal numbers", q_proj=[0.5, 0.5]), _adapter("a B of tiny numbers", q_proj=[1e-12, -2e-12]),
+           _adapter("`value`, a name that ends in letters of the suffix", value=[0.0, 0.0]),
+           _adapter("names that are not in the order of the alphabet", up_proj=[0.0, 0.0], q_proj=[0.0, 0.0]),
+           Case(({"layers.0.q.lora_A.weight": torch.ones(1, 2), "layers.0.v.lora_A.weight": torch.ones(1, 2),
+                  "layers.0.q.lora_B.weight": torch.zeros(3, 1), "layers.0.v.lora_B.weight": torch.ones(3, 1)},),
+                "all A before all B"),
+           Case(({"layers.0.q.lora_A.weight": torch.ones(0, 2), "layers.0.q.lora_B.weight": torch.ones(3, 0)},),
+                "tensors without elements, of rank 0")),
     hints=("A begins random and B begins at zero. Training moves both, so which of them is still as it began?",
-    "`weight.any()` is True if one value is not zero.",
-    'Go through `state.items()`, keep names that end in `.lora_B.weight`, and take that ending off.'),
+           "`weight.any()` is True if one value is not zero.",
+           "Go through `state.items()`, keep names that end in `.lora_B.weight`, and take that ending off."),
     mistakes=(
-        Mistake("A layer that never trained is not empty: its B is there and full of zeros.",
-                None,
-                lambda state: [n.removesuffix(".lora_A.weight") for n, w in state.items()
-                if n.endswith("lora_A.weight") and not w.any()]),
-        Mistake("Take `.lora_B.weight` off: the layer is asked for. `name.removesuffix(…)` does it.",
-                lambda state: [n + ".lora_B.weight" for n in untrained_layers(state)]),
-        Mistake("Those are the layers that did train. Asked for are the others.",
-                lambda state: [n.removesuffix(".lora_B.weight") for n, w in state.items()
-                if n.endswith("lora_B.weight") and w.any()]),
-        Mistake("Not all of them: q_proj has a B with numbers in it.",
-                lambda state: [n.removesuffix(".lora_B.weight") for n in state if n.endswith("lora_B.weight")]),
-        Mistake("B of q_proj has zeros, and its sum is zero, but some values are not: the layer does change. Ask "
-                "whether *any* value is not zero.",
-                lambda state: [n.removesuffix(".lora_B.weight") for n, w in state.items()
-                if n.endswith("lora_B.weight") and w.sum() == 0],
-                lambda state: [n.removesuffix(".lora_B.weight") for n, w in state.items()
-                if n.endswith("lora_B.weight") and not w.all()]),
+        Mistake("A layer that never trained is not empty: its A is random, as it began, and its B full of zeros.", None,
+                ("lora_B", "lora_A")),
+        Mistake("Take `.lora_B.weight` off: the layer is asked for.", ('.removesuffix(".lora_B.weight") for', " for"),
+                ('removesuffix(".lora_B.weight") for', 'removesuffix(".weight") for')),
+        Mistake("That is a part of the layer's name: `layers.0.` belongs to it.",
+                ('name.removesuffix(".lora_B.weight")', 'name.split(".")[2]')),
+        Mistake("`rstrip` takes a *set of characters* off, here the end of `value` too.", ("removesuffix", "rstrip")),
+        Mistake("Those are the layers that did train. Asked for are the others.", ("not weight", "weight")),
+        Mistake("Not all of them: some have a B with numbers in it.", (" and not weight.any()", "")),
+        Mistake("Some numbers of this B are zero, but not all: the layer does change.",
+                ("weight.any()", "weight.all()"), ("weight.any()", "weight[0].any()")),
     ),
-    tolerance=0.0,
+    draw=_random,
     moral="Two seconds before publishing. The logits of the reloaded model say the same, and more.")
-# general: lambda state: untrained_layers(state)[::-1]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 
-from helpers.codebooks import NF4, integer
+from helpers.exercises.draws import integers, normal
 from helpers.exercises.engine import Case, Exercise, Mistake
 from helpers.quantization import quantize
-
-
-def _matrices(dtype: torch.dtype, size: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    """W (64, 64) in `dtype`, A (4, 64), B (64, 4) in float32, alpha."""
-    generator = torch.Generator().manual_seed(1)
-    W = torch.randn(64, 64, generator=generator).to(dtype)
-    return W, size * torch.randn(4, 64, generator=generator), size * torch.randn(64, 4, generator=generator), 8.0
 
 
 def merge_weight(
@@ -27,50 +22,41 @@ def merge_weight(
     return (W.float() + (alpha / r) * (B @ A)).to(W.dtype)
 
 
-def _same(make: object) -> object:
-    """A sign: the answer equals what `make` gives for the bfloat16 case."""
-    return lambda got: torch.equal(got, make(*_matrices(torch.bfloat16)))
+def _exact(seed: int, out: int, inner: int, r: int, dtype: torch.dtype, share: float = 2.0) -> tuple:
+    """W, A, B and alpha = share·r whose sum is exact in float32: its order, or float64, makes no difference."""
+    rng = random.Random(seed)
+    A, B = integers(rng, -511, 511, r, inner) / 256, integers(rng, -511, 511, out, r) / 256
+    return (integers(rng, -127, 127, out, inner) / 64).to(dtype), A, B, share * r
 
 
-def _rounded_first(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    return W + ((alpha / A.shape[0]) * (B @ A)).to(W.dtype)
-
-
-def _half_product(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    return W + (alpha / A.shape[0]) * (B.to(W.dtype) @ A.to(W.dtype))
-
-
+SUM = "W.float() + (alpha / r) * (B @ A)"
 MERGE_WEIGHT = Exercise(11, merge_weight, "★★ One merge, rounded once · 7 min", """
 Merge an adapter into one weight: `W + (alpha / r)·BA`. W is stored in 16 bits, A and B in 32. Every rounding costs
 something, so take the sum in float32 and round *once*, at the end, back to the dtype of W.
 """,
-    cases=(
-        Case(_matrices(torch.bfloat16), shown="W bfloat16 (64, 64), A (4, 64), B (64, 4), alpha=8"),
-        Case(_matrices(torch.float16, 0.3), shown="W float16 (64, 64), A (4, 64), B (64, 4), alpha=8"),
-        Case(_matrices(torch.float32), shown="W float32 (64, 64), A (4, 64), B (64, 4), alpha=8"),
-    ),
+    cases=(_exact(1, 3, 3, 2, torch.bfloat16),
+           Case(_exact(2, 3, 4, 1, torch.bfloat16, 4.0), about="a W that is not square"),
+           Case(_exact(3, 2, 3, 3, torch.float16), about="a W in float16"),
+           Case(_exact(4, 4, 2, 2, torch.bfloat16, 0.5), about="an alpha that is smaller than r")),
     hints=("r is the number of rows of A.", "`B @ A` has the shape of W.",
-    "`(W.float() + …).to(W.dtype)`: up, add, down."),
+           "`(W.float() + …).to(W.dtype)`: up, add, down."),
     mistakes=(
-        Mistake("alpha / r is missing: the update comes out half as large as it was trained.",
-                lambda W, A, B, alpha: (W.float() + B @ A).to(W.dtype)),
-        Mistake("Divide alpha by r: the update is four times too large.",
-                lambda W, A, B, alpha: (W.float() + alpha * (B @ A)).to(W.dtype)),
-        Mistake("r is `A.shape[0]`, the thin side of A, not its width.",
-                lambda W, A, B, alpha: (W.float() + alpha / A.shape[1] * (B @ A)).to(W.dtype)),
-        Mistake("The update is transposed: `B @ A`, in this order, has rows for outputs.",
-                lambda W, A, B, alpha: (W.float() + alpha / 4 * (A.T @ B.T)).to(W.dtype)),
-        Mistake("ΔW was rounded before it was added, and the sum again. Go up to float32 first.",
-                _rounded_first,
-                _half_product),
-        Mistake("Round the sum to the dtype of W: it goes back into the model.",
-                lambda W, A, B, alpha: W + alpha / A.shape[0] * (B @ A)),
-        Mistake("That takes the update out: it is unmerging.",
-                lambda W, A, B, alpha: (W.float() - alpha / A.shape[0] * (B @ A)).to(W.dtype)),
+        Mistake("Divide alpha by r: not by its root, as rsLoRA does, and not by nothing.",
+                ("alpha / r", "alpha"), ("alpha / r", "alpha / r**0.5")),
+        Mistake("The factor is upside down: alpha / r, not r / alpha.", ("alpha / r", "r / alpha")),
+        Mistake("r is `A.shape[0]`, the thin side of A, not its width or the height of B.",
+                ("A.shape[0]", "A.shape[1]"), ("A.shape[0]", "B.shape[0]")),
+        Mistake("The update is transposed: `B @ A` has rows for outputs, as W has.", ("B @ A", "A.T @ B.T")),
+        Mistake("ΔW was rounded to 16 bits before it was added, and the sum again. Go up to float32 first.",
+                (SUM, "W + ((alpha / r) * (B @ A)).to(W.dtype)"), (SUM, "W + (alpha / r) * (B @ A).to(W.dtype)")),
+        Mistake("A and B were rounded to 16 bits before they were multiplied. They are stored in 32.",
+                ("B @ A", "B.to(W.dtype).float() @ A.to(W.dtype).float()"),
+                ("B @ A", "(B.to(W.dtype) @ A.to(W.dtype)).float()")),
+        Mistake("That takes the update out: it is unmerging.", ("() +", "() -")),
     ),
-    tolerance=1e-05,
+    draw=lambda rng: _exact(rng.randint(0, 10**6), rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 3),
+                            rng.choice((torch.bfloat16, torch.float16)), rng.choice((0.5, 1.0, 2.0))),
     moral="PEFT adds in the weight's own dtype: a 16-bit ΔW is rounded before it is added.")
-# general: lambda W, A, B, alpha: W.clone()
 
 
 def room_to_move(codebook: torch.Tensor) -> torch.Tensor:
@@ -80,62 +66,32 @@ def room_to_move(codebook: torch.Tensor) -> torch.Tensor:
     return torch.minimum(torch.cat([end, half]), torch.cat([half, end]))
 
 
-def _room(below: bool = True, above: bool = True, share: float = 0.5) -> object:
-    """Room to one side only, or with another share of the gap than half."""
-    def answer(codebook: torch.Tensor) -> torch.Tensor:
-        gaps, end = share * codebook.diff(), torch.full((1,), float("inf"))
-        low, high = torch.cat([end, gaps]), torch.cat([gaps, end])
-        return torch.minimum(low, high) if below and above else low if below else high
-    return answer
-
-
-def _largest(codebook: torch.Tensor) -> torch.Tensor:
-    gaps = codebook.diff() / 2
-    return torch.maximum(torch.cat([gaps[:1], gaps]), torch.cat([gaps, gaps[-1:]]))
-
-
-def _average(codebook: torch.Tensor) -> torch.Tensor:
-    gaps = codebook.diff() / 2
-    return (torch.cat([gaps[:1], gaps]) + torch.cat([gaps, gaps[-1:]])) / 2
-
-
-def _nf4(answer: object) -> object:
-    return lambda got: torch.allclose(got, answer(NF4), rtol=1e-5)
-
-
+NEARER = "torch.minimum(torch.cat([end, half]), torch.cat([half, end]))"
+BELOW, ABOVE = "torch.cat([half[:1], half])", "torch.cat([half, half[-1:]])"
 ROOM_TO_MOVE = Exercise(11, room_to_move, "★★ When does a code change? · 8 min", """
 A dequantized weight stands exactly on a level. Merging moves it a little, and requantizing takes the nearest level
 again: as long as it has not crossed the *boundary*, half-way to a neighbour, the move is lost. For each level, how far
 is it to the nearer boundary? `codebook` is sorted, in units of absmax; the first and the last level have one neighbour.
 """,
-    cases=(
-        Case((NF4,), shown="the 16 levels of NF4"),
-        Case((integer(3),), shown="the levels of 3-bit integers"),
-        Case((torch.tensor([-1.0, 0.5, 1.0]),)),
-    ),
+    cases=((torch.tensor([-1.0, -0.4, 0.1, 0.5, 1.0]),),
+           Case((torch.tensor([-1.0, 1.0]),), about="two levels, each with one neighbour")),
     hints=("`codebook.diff()` gives the gaps between neighbours, one fewer than levels.",
-    "Each level has a gap below and a gap above; put infinity where there is none.",
-    "`torch.minimum(below, above)` takes the nearer of the two."),
+           "Each level has a gap below and a gap above; put infinity where there is none.",
+           "`torch.minimum(below, above)` takes the nearer of the two."),
     mistakes=(
-        Mistake("That is the way to the neighbour itself. The code changes half-way there.",
-                _room(share=1.0)),
+        Mistake("That is the way to the neighbour itself. The code changes half-way there.", (" / 2", "")),
         Mistake("Only one neighbour was looked at: a weight may move either way.",
-                _room(below=False),
-                _room(above=False)),
+                (NEARER, "torch.cat([half, end])"), (NEARER, BELOW), (NEARER, ABOVE)),
         Mistake("That is the farther boundary: the nearer one is crossed first.",
-                _largest),
-        Mistake("Not the mean of both sides: the nearer boundary decides.",
-                _average),
-        Mistake("The first and the last level have a neighbour too: one.",
-                lambda codebook: room_to_move(codebook)[1:-1],
-                lambda codebook: torch.minimum(*(torch.nn.functional.pad(codebook.diff() / 2, side)
-                for side in ((1, 0), (0, 1))))),
-        Mistake("There is a number for each level, not for each gap: 16, not 15.",
-                lambda codebook: codebook.diff() / 2),
+                (NEARER, f"torch.maximum({BELOW}, {ABOVE})"), ("minimum", "maximum")),
+        Mistake("Not the mean of both sides: the nearer boundary decides.", (NEARER, f"({BELOW} + {ABOVE}) / 2")),
+        Mistake("The first and the last level have room too: up to the boundary with their one neighbour.",
+                ('float("inf")', "0.0"), (NEARER, "torch.minimum(half[1:], half[:-1])"),
+                (NEARER, "torch.cat([end, torch.minimum(half[1:], half[:-1]), end])")),
+        Mistake("There is a number for each level, not for each gap: one more.", (NEARER, "half")),
     ),
-    tolerance=1e-05,
+    draw=lambda rng: (torch.tensor(sorted(rng.sample(range(-99, 99), rng.randint(2, 9)))) / 100,),
     moral="For NF4 around zero it is 0.04 absmax, some 0.1 standard deviations: an update of 1 % never gets there.")
-# general: lambda codebook: codebook.abs() / 2
 
 
 def merge_as_trained(
@@ -148,34 +104,15 @@ def merge_as_trained(
     return quantize(W).dequantize() + (alpha / A.shape[0]) * (B @ A)
 
 
-def _onto_original(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    return W + (alpha / A.shape[0]) * (B @ A)
+def _trained(rng: random.Random, out: int, inner: int, r: int, alpha: float) -> tuple:
+    W, A, B = normal(rng, out, inner), normal(rng, r, inner) / 2, normal(rng, out, r) / 2
+    return *((10 * M).round() / 10 for M in (W, A, B)), alpha
 
 
-def _requantized(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    return quantize(merge_as_trained(W, A, B, alpha)).dequantize()
-
-
-def _sum_quantized(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    return quantize(_onto_original(W, A, B, alpha)).dequantize()
-
-
-def _adapter_quantized(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    delta = (alpha / A.shape[0]) * (B @ A)
-    return quantize(W).dequantize() + quantize(delta).dequantize()
-
-
-def _unscaled(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    return quantize(W).dequantize() + B @ A
-
-
-def _is(make: object) -> object:
-    return lambda got: torch.allclose(got, make(*_matrices(torch.float32, 0.1)), rtol=1e-4, atol=1e-6)
-
-
+TRAINED = "quantize(W).dequantize() + (alpha / A.shape[0]) * (B @ A)"
 MERGE_AS_TRAINED = Exercise(11, merge_as_trained, "★★★ Spot the bug: the base that it never met · 10 min", """
-An adapter was trained with QLoRA, on weights in NF4. To publish one model without adapter, a much-copied script loads
-the model again in full precision, and merges
+An adapter was trained with QLoRA, on weights in NF4 (in blocks of 64, without double quantization). To publish one
+model without adapter, a much-copied script loads the model again in full precision, and merges
 ([qlora#254](https://github.com/artidoro/qlora/issues/254),
 [peft#2105](https://github.com/huggingface/peft/issues/2105)):
 
@@ -187,26 +124,32 @@ def merge_as_trained(W, A, B, alpha):
 In training the adapter never met `W`. Write the merge whose result gives the answers of the model as it was trained,
 not rounded to four bits again.
 """,
-    cases=(
-        Case(_matrices(torch.float32, 0.1), shown="W float32 (64, 64), A (4, 64), B (64, 4), alpha=8"),
-        Case(_matrices(torch.float32, 0.5), shown="the same with a larger A and B"),
-    ),
+    cases=(_trained(random.Random(1), 3, 3, 2, 4.0),
+           Case(_trained(random.Random(2), 2, 3, 1, 4.0), about="a W that is not square"),
+           Case(_trained(random.Random(3), 5, 30, 2, 8.0), about="a W of more than one block, the last one short",
+                shown="W float32 (5, 30), A (2, 30), B (5, 2), alpha=8")),
     hints=("Which weight did x meet in training, beside A and B?", "`quantize(W)` has a method `dequantize()`.",
-    "The weight as NF4 holds it, plus (alpha / r)·BA in full precision."),
+           "The weight as NF4 holds it, plus (alpha / r)·BA in full precision."),
     mistakes=(
         Mistake("That is the published merge: the adapter meets a W it was not trained beside. The rounding error "
                 "of NF4, which was there in training, is gone."),
-        Mistake("The sum was rounded to four bits: small updates do not survive that.",
-                _requantized),
-        Mistake("First quantized, then added: the other way round the update is rounded with the weight.",
-                _sum_quantized),
+        Mistake("The sum was rounded to four bits, and small updates do not survive that: quantize W alone.",
+                (TRAINED, f"quantize({TRAINED}).dequantize()"),
+                (TRAINED, "quantize(W + (alpha / A.shape[0]) * (B @ A)).dequantize()")),
         Mistake("Only the base is in four bits: A and B were trained in full precision, add them so.",
-                _adapter_quantized),
-        Mistake("alpha / r is missing.",
-                _unscaled),
-        Mistake("The adapter is missing.",
-                lambda W, A, B, alpha: quantize(W).dequantize()),
+                ("(B @ A)", "quantize(B @ A).dequantize()"),
+                ("(B @ A)", "(quantize(B).dequantize() @ quantize(A).dequantize())")),
+        Mistake("The factor of the update is alpha / r, where r counts the rows of A.",
+                ("alpha / A.shape[0]", "alpha"), ("A.shape[0]", "A.shape[1]"), ("A.shape[0]", "A.shape[0]**0.5")),
+        Mistake("The update is transposed: `B @ A` has rows for outputs, as W has.", ("B @ A", "A.T @ B.T")),
+        Mistake("NF4 was met in blocks of 64 of the whole matrix, row after row. Here the blocks are others.",
+                ("quantize(W)", "quantize(W, block_size=None)"), ("quantize(W)", "quantize(W, block_size=W.shape[1])")),
+        Mistake("The adapter met W in NF4: not in 16 bits, and not on sixteen even levels.",
+                ("quantize(W).dequantize()", "W.bfloat16().float()"),
+                ("quantize(W)", "quantize(W, torch.linspace(-1, 1, 16))")),
+        Mistake("The scales were quantized as well. This adapter was trained without double quantization.",
+                ("quantize(W)", "quantize(W, double_quant=True)")),
     ),
-    tolerance=0.0001,
+    draw=lambda rng: _trained(rng, rng.randint(1, 9), rng.randint(1, 20), rng.randint(1, 4), rng.choice((1.0, 8.0))),
+    tolerance=1e-5,
     moral="Answers as in training. Whether they are the *better* answers is another question: the lesson measured it.")
-# general: lambda W, A, B, alpha: W.clone()
