@@ -106,9 +106,11 @@ def test_a_rule_may_spare_a_third_of_its_places_and_the_closest_rule_is_told():
     assert places.common(wrong, x, [("x", x)], 1e-6) == (
         "Right except where `x` is negative (and there not everywhere: 1 of them are right).")
     assert places.common(x + T([0.0, 1, 0, 0, 1, 0]), x, [], 1e-6) is None
-    assert places.common(T([1, 2]), T([1, 3]), [], 0) is None, "two places make no rule"
-    assert places.common(T([1, 2, 4]), T([1, 2, 3]), [], 1.0) == "Right except at the last place.", "ints are exact"
-    assert places.common(T([1, 2, 4.0]), T([1, 2, 3.0]), [], 1.0) is None, "within the tolerance"
+    last = T([0, 0, 0, 0, 1])
+    assert places.common(last[1:], 0 * last[1:], [], 0) is None, "four places make no rule"
+    assert places.common(last, 0 * last, [], 10.0) == "Right except at the last place.", "integers are exact"
+    ones = torch.ones(5)
+    assert places.common(ones + last, ones, [], 1.0) is None, "within the tolerance"
 
 
 # ------------------------------------------------------------------------------------------- changed inputs
@@ -120,13 +122,11 @@ def solution(x, y=5):
 VARIANTS = [
     (6, [6, "z", 9], {"were 1": 1, "were 0": 0, "were one more": 7, "were one less": 5, "were twice as large": 12,
                       "were half as large": 3, "were squared": 36, "had the other sign": -6, "were 9": 9, "were 2": 2,
-                      "were 4": 4, "were 8": 8, "were 16": 16, "were 32": 32, "were 64": 64, "were 127": 127,
-                      "were 256": 256}),
+                      "were 4": 4, "were 8": 8, "were 16": 16, "were 32": 32}),  # none above 4 * 9
     (0.25, [], {"were 1": 1, "were 0": 0, "were one more": 1.25, "were one less": -0.75, "were twice as large": 0.5,
                 "were half as large": 0.125, "were squared": 0.0625, "had the other sign": -0.25,
                 "were 1 / its value": 4, "were 2": 2,
-                "were 3": 3, "were 8": 8, "were 16": 16, "were 32": 32, "were 64": 64,
-                "were 127": 127, "were 256": 256}),
+                "were 3": 3, "were 8": 8, "were 16": 16}),  # none above 16
     (True, [], {"were False": False}),
     (" A\nb ", [], {"were stripped of white space at its ends": "A\nb", "were in lower case": " a\nb ",
                     "were one line": "A b", "had no line breaks": " Ab "}),

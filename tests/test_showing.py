@@ -15,12 +15,12 @@ T = torch.tensor
 
 @pytest.mark.parametrize("value, text", [
     (True, "True"), (np.True_, "True"), (3, "3"), (np.int64(-3), "-3"), (0.1 + 0.2, "0.3"), (1e20, "1e+20"),
-    (1234567.8, "1234568"), (math.nan, "nan"), ("a'b", '"a\'b"'), (None, "None"),
+    (1234567.8, "1234568.0"), (-2.0, "-2.0"), (math.nan, "nan"), ("a'b", '"a\'b"'), (None, "None"),
     ([1, 2.5, "x"], "[1, 2.5, 'x']"), ((1,), "(1,)"), ((1, 2), "(1, 2)"), ((), "()"), ([], "[]"),
     ({"a": [1], 2: 0.5}, "{'a': [1], 2: 0.5}"), (Path("/tmp/some/folder"), "…/folder"),
     (T([1, 2]), "[1, 2] (a torch.int64 tensor of shape (2,))"),
     (torch.zeros(13), "a torch.float32 tensor of shape (13,)"),
-    (torch.zeros(3, 4), f"[{', '.join(['[0, 0, 0, 0]'] * 3)}] (a torch.float32 tensor of shape (3, 4))"),
+    (torch.zeros(3, 4), f"[{', '.join(['[0.0, 0.0, 0.0, 0.0]'] * 3)}] (a torch.float32 tensor of shape (3, 4))"),
     (torch.nn.Linear(2, 2), "a Linear"), (object(), "an object"), ([object()], "[an object]"),
     (list(range(41)), compare._repr.repr(list(range(41)))), ([0] * 40, f"[{', '.join(['0'] * 40)}]"),
     (["x" * 50] * 10, f"[{', '.join([repr('x' * 50)] * 10)}]"[:300] + " …"),
