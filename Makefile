@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test quick exercise bench notebooks pocket experiments figures pins lock release clean
+.PHONY: help lab test quick mutants exercise bench notebooks pocket experiments figures pins lock release clean
 
 VENV ?= .venv
 ifeq ($(OS),Windows_NT)  # in Git Bash
@@ -38,6 +38,10 @@ quick: $(STAMP)  ## ruff, the fast tests, and of the slow ones and the notebooks
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quick
 
+mutants: $(STAMP)  ## break the code in thousands of small ways: do the tests notice? (MODULE=helpers/lora.py, SAMPLE=60)
+	@$(BIN)/python -c "import mutmut" 2>/dev/null || $(BIN)/python -m pip install --quiet -c requirements.txt -e '.[mutants]'
+	@SAMPLE=$(SAMPLE) $(BIN)/python tests/mutants.py $(MODULE)
+
 exercise: $(STAMP)  ## write a new exercise's module and its cells (NAME=scale_rows LESSON=02), or its cells again
 	@PYTHONPATH=tests $(BIN)/python -m notebook_tools.exercise "$(NAME)" "$(LESSON)"
 
@@ -65,7 +69,7 @@ lock: $(STAMP)  ## solve requirements.txt again from pyproject.toml (UPGRADE=--u
 	@# torch's own metadata brings the CUDA libraries where they are wanted; pinned here, they would be everywhere.
 	$(BIN)/python -m pip install --quiet uv
 	cp requirements.txt $(VENV)/lock.txt
-	$(BIN)/python -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	$(BIN)/python -m uv pip compile pyproject.toml --extra lab --extra test --universal --python-version 3.11 \
 	  --fork-strategy fewest --no-annotate --no-header --quiet $(UPGRADE) -o $(VENV)/lock.txt
 	@echo '# Exact versions, one for every Python and system: what the committed outputs were made with.' > requirements.txt
 	@echo '# Made by `make lock` from pyproject.toml; do not edit.' >> requirements.txt

@@ -81,6 +81,13 @@ def test_on_16_bit_and_on_quantized_bases(pocket, batch):
         assert all(a.down.weight.grad.abs().max() > 0 for a in adapters(model))
 
 
+def test_they_are_made_where_their_base_is_and_as_wide(pocket):
+    alone = BottleneckAdapter(6, 2, device=torch.device("meta"), dtype=torch.float64)
+    inside = add_bottlenecks(copy.deepcopy(pocket).double().to("meta"), m=4)
+    for adapter in (alone, *adapters(inside)):
+        assert {(p.device.type, p.dtype) for p in adapter.parameters()} == {("meta", torch.float64)}
+
+
 @pytest.mark.parametrize("names, count", [
     ("lm_head", 768 * 128), (["lm_head", "embed_tokens"], 2 * 768 * 128), ("norm", 128),
     ("layers.3.self_attn", 4 * 128**2), (["input_layernorm", "layers.0.input_layernorm"], 4 * 128)])

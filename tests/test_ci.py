@@ -1,8 +1,9 @@
-"""The hosted tests and the contributor's guide: they name commands and files that exist, for every promised Python."""
+"""The hosted tests, the contributor's guide and `make mutants`: they name commands and files that exist."""
 
 import re
 from pathlib import Path
 
+import mutants
 import pytest
 import yaml
 
@@ -42,3 +43,28 @@ def test_the_guide_names_what_is_there():
     assert {"quick", "test", "exercise", "notebooks", "mutants"} <= called <= TARGETS, called - TARGETS
     for link in re.findall(r"\]\(([^)#]+)\)", GUIDE):
         assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_mutants_are_made_of_all_the_lessons_own_code_and_judged_by_tests_that_exist():
+    mutated = {module for modules, _ in mutants.GROUPS for module in modules}
+    own = {path.relative_to(ROOT).as_posix() for folder in ("helpers", "helpers/memory")
+           for path in (ROOT / folder).glob("*.py")}
+    assert own - mutated == {"helpers/__init__.py", "helpers/plots.py", "helpers/memory/__init__.py"}
+    assert all((ROOT / module).is_file() for module in mutated)
+    judges = {name for _, names in mutants.GROUPS for name in names}
+    tests = "".join((ROOT / "tests" / name).read_text(encoding="utf-8") for name in judges)
+    assert all(f"def {name}(" in tests for name in mutants.LONG)
+    told = re.findall(r"^## (.+)", (ROOT / "tests/survivors.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert told and {f"helpers/{name}" for name in told} <= mutated
+
+
+def test_a_decorated_function_is_the_same_with_its_decorators_below():
+    code = "\n".join(["class A:", "    @property", "    def half(self):", "        return 2", "",
+                      "@first", "@second(", "    3)", "def f(x):", "    return x", "@staticmethod", "def g(): pass"])
+    seen = []
+    for text in (code, mutants.undecorated(code)):
+        names = {"first": lambda f: lambda x: f(x) + 1, "second": lambda n: lambda f: lambda x: n * f(x)}
+        exec(text, names)
+        seen.append((names["A"]().half, names["f"](5)))
+    assert seen == [(2, 16)] * 2
+    assert "@property" not in mutants.undecorated(code) and "@staticmethod" in mutants.undecorated(code)

@@ -116,6 +116,24 @@ def test_lloyd_levels_are_means_of_their_samples(bits, seed, pinned):
             assert samples[nearest == code].mean().item() == pytest.approx(level, abs=1e-5)
 
 
+def test_lloyd_takes_as_many_values_as_levels_and_gives_them_back():
+    for bits in (2, 8):
+        values = torch.linspace(-1, 1, 2**bits)
+        assert torch.equal(lloyd_max(values, bits, pinned=()), values)
+    few = torch.tensor([-1, -0.5, 0, 0.5, 1])  # one of the two between the pinned has to do for both
+    assert lloyd_max(few, 2).tolist() in ([-1, -0.5, 0, 1], [-1, 0, 0.5, 1])
+
+
+def test_lloyd_gives_crowded_samples_levels_of_their_own():
+    crowded = torch.cat([torch.full((1000,), 0.1), torch.tensor([-0.7, 0.4, 0.9])])  # its quantiles are all 0.1
+    assert lloyd_max(crowded, 2, pinned=()).tolist() == pytest.approx([-0.7, 0.1, 0.4, 0.9])
+
+
+def test_lloyd_gives_a_sample_between_two_levels_to_the_lower_as_quantizing_does():
+    samples = torch.tensor([0.25, 0.5, 0.5, 0.5])  # 0.25 lies half-way between the pinned 0 and the free level at 0.5
+    assert lloyd_max(samples, 2).tolist() == [-1, 0, 0.5, 1]
+
+
 @pytest.mark.parametrize("samples, message", [
     (torch.empty(0), "empty|all in"), (torch.tensor([0.5, float("nan")]), "nan|all in"),
     (torch.tensor([1.5, 0.0]), "absmax"), (torch.tensor([0.5, 0.25]), "2 values")])

@@ -2,8 +2,10 @@
 
 import ast
 import re
+import shutil
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +158,62 @@ def test_random_inputs_are_the_same_every_time_and_bite():
     learnt_by_heart = examine(exercise, lambda numbers, factor: [factor * n for n in numbers] if tuple(numbers) in known
                               else [factor * n + 1 for n in numbers])
     assert learnt_by_heart.status == "wrong" and "off by one" in repr(learnt_by_heart)
+
+
+def stamped(x: torch.Tensor) -> dict:
+    """Imports of both kinds, one of them under another name."""
+    return {"x": st.none(), "at": time.time(), "here": Path("."), "sum": torch.sum(x)}
+
+
+def test_what_an_exercise_says_of_itself():
+    exercise = replace(DOUBLE, head="★★★ Twice and more · 12 min", prompt="""Spot it:
+```python
+def double(numbers, factor=2):
+    return numbers
+```
+and `this`.""")
+    assert (exercise.name, exercise.stars, exercise.minutes) == ("double", 3, 12) and DOUBLE.published is None
+    assert exercise.published == "def double(numbers, factor=2):\n    return numbers\n"
+    (published,) = exercise.faces(Mistake("as it was printed"))
+    assert published([3], 2) == [3] and exercise.faces(Mistake("by sign only", sign=bool)) == ()
+    assert replace(DOUBLE, solution=stamped).source.startswith(
+        "import time\nfrom pathlib import Path\n\nimport torch\nfrom hypothesis import strategies as st\n\n\n"
+        "def stamped(x")
+    assert replace(DOUBLE, solution=double).source.startswith("def double(numbers")
+
+
+def test_an_input_may_be_made_for_each_call_and_named_for_the_reader(tmp_path):
+    made = []
+
+    @contextmanager
+    def folder():
+        made.append(tmp_path / str(len(made)))
+        made[-1].mkdir()
+        yield made[-1], 3
+        shutil.rmtree(made[-1])
+
+    exercise = replace(DOUBLE, solution=lambda path, n: path.is_dir() and n, mistakes=(),
+                       cases=(Case(folder, shown="an empty folder"),))
+    assert examine(exercise, lambda path, n: path.exists() and n).status == "correct"
+    verdict = examine(exercise, lambda path, n: 4)
+    assert verdict.status == "wrong" and ("input", "an empty folder") in verdict.details
+    assert not any(path.exists() for path in made)
+
+
+def test_a_builtin_is_judged_by_its_answers():
+    assert examine(replace(DOUBLE, cases=(([1, 2], [3]),), mistakes=()), max).status == "kind"
+    one = replace(DOUBLE, solution=stamped, cases=((torch.ones(2),),), mistakes=())
+    assert examine(one, len).status == "kind" and examine(one, lambda: 3).status == "signature"
+
+
+def test_a_comparison_of_its_own_replaces_the_usual_one():
+    loose = replace(DOUBLE, mistakes=(), close=lambda got, expected: sorted(got) == sorted(expected))
+    assert examine(loose, lambda numbers, factor: [factor * n for n in reversed(numbers)]).status == "correct"
+    assert examine(loose, lambda numbers, factor: 7).status == "kind"  # it cannot be sorted
+    near = replace(DOUBLE, mistakes=(), tolerance=0.1,
+                   solution=lambda numbers, factor: [1.0 * factor * n for n in numbers])
+    assert examine(near, lambda numbers, factor: [1.05 * factor * n for n in numbers]).status == "correct"
+    assert examine(near, lambda numbers, factor: [1.2 * factor * n for n in numbers]).status == "wrong"
 
 
 # ------------------------------------------------------------------------------------------------ nothing escapes

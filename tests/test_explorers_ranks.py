@@ -83,6 +83,28 @@ def test_planted_has_its_rank():
     assert torch.allclose(sigma[:5], torch.tensor([5.0, 4, 3, 2, 1]), atol=1e-4) and sigma[5:].max() < 1e-4
 
 
+def test_planted_noise_has_the_size_that_is_said_and_the_seed_decides():
+    plain, noisy = low_rank.planted(3), low_rank.planted(3, 0.25)
+    assert plain.shape == (64, 64) and low_rank.planted(2, size=8).shape == (8, 8)
+    assert torch.linalg.svdvals(noisy - plain)[0].item() == pytest.approx(2 * 0.25, rel=0.1)
+    assert torch.equal(plain, low_rank.planted(3, 0.0, 64, 0)) and not torch.equal(plain, low_rank.planted(3, seed=1))
+    for rank in (1, 8):  # as few and as many as there can be
+        assert torch.linalg.matrix_rank(low_rank.planted(rank, size=8)) == rank
+
+
+def test_energy_rises_to_one_and_is_zero_for_zeros():
+    kept = low_rank.energy_kept(torch.diag(torch.tensor([3.0, 4.0, 0.0])))
+    assert torch.allclose(kept, torch.tensor([16 / 25, 1, 1]))
+    assert torch.equal(low_rank.energy_kept(torch.zeros(2, 3)), torch.zeros(2))
+
+
+def test_directions_are_what_the_matrix_answers_to_most():
+    matrix = wide().double()
+    first = low_rank.directions(matrix, 2)
+    assert torch.allclose((matrix @ first.T).norm(dim=0), low_rank.singular_values(matrix)[:2])
+    assert torch.allclose(first @ first.T, torch.eye(2).double())
+
+
 @pytest.mark.parametrize("call, said", [
     (lambda: low_rank.best_pair(wide(), 13), "r=13.*\\(12, 30\\)"),
     (lambda: low_rank.best_pair(wide(), 2.0), "r=2.0"), (lambda: low_rank.directions(wide(), 0), "r=0"),
@@ -90,7 +112,11 @@ def test_planted_has_its_rank():
     (lambda: low_rank.singular_values(torch.zeros(3)), "shape \\(3,\\)"),
     (lambda: low_rank.singular_values(torch.zeros(0, 3)), "shape \\(0, 3\\)"),
     (lambda: low_rank.energy_kept(torch.full((2, 2), math.nan)), "NaN"),
-    (lambda: low_rank.planted(0), "rank=0"), (lambda: cut_to_rank({"bad": torch.zeros(3)}), "shape \\(3,\\)"),
+    (lambda: low_rank.planted(0), "rank=0"),
+    (lambda: low_rank.planted(9, size=8), "rank=9"), (lambda: low_rank.planted(1, -0.1), "noise=-0.1"),
+    (lambda: low_rank.planted(1, math.nan), "noise=nan"), (lambda: low_rank.singular_values(wide()[None]), "1, 12, 30"),
+    (lambda: low_rank.directions(torch.full((2, 2), math.inf), 1), "infinity"),
+    (lambda: cut_to_rank({"bad": torch.zeros(3)}), "shape \\(3,\\)"),
 ])
 def test_bad_input_is_named(call, said):
     with pytest.raises(ValueError, match=said):

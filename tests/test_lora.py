@@ -262,6 +262,14 @@ def test_state_is_a_copy():
     assert all((state[f"{name}.B"] == 0).all() for name, _ in lora_layers(model))
 
 
+def test_defaults_are_rank_8_and_a_scale_of_2():
+    """alpha 16 over r 8: in a layer by itself, and in a whole model."""
+    alone = LoRALinear(nn.Linear(16, 12))
+    inside = [layer for _, layer in lora_layers(add_lora(Net()))]
+    for layer in (alone, *inside):
+        assert layer.A.shape[0] == layer.B.shape[1] == 8 and layer.scaling == 2 and layer.dropout.p == 0
+
+
 def test_targets():
     net = Net()
     assert find_targets(net) == ["up", "down", "lm_head"]  # only a transformers model tells which is the head
@@ -333,6 +341,10 @@ def broken_state(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
     (lambda net: add_lora(add_lora(net)), "up.*remove_lora"),
     (lambda net: LoRALinear(nn.ReLU()), "ReLU"),
     (lambda net: LoRALinear(LoRALinear(nn.Linear(8, 8))), "LoRALinear"),
+    (lambda net: LoRALinear(nn.AdaptiveLogSoftmaxWithLoss(8, 9, [3])), "AdaptiveLogSoftmax"),  # in_features alone
+    (lambda net: LoRALinear(nn.Linear(8, 8), r=9), "^LoRALinear: r=9"),
+    (lambda net: LoRALinear(nn.Linear(8, 8))(torch.ones(3)), r"^LoRALinear: x.*\(3,\)"),
+    (lambda net: add_lora(nn.Sequential(net), target_modules="q_proj"), r"\['down', 'lm_head', 'up'\]"),
     (lambda net: merge(net), "Net.*add_lora"),
     (lambda net: merge(merge(add_lora(net))), "up.*unmerge"),
     (lambda net: unmerge(add_lora(net)), r"up.*merge\(model\)"),

@@ -1,6 +1,7 @@
 """The ledger's forecast against models as libraries hold them, and against the tensors that autograd keeps."""
 
 import contextlib
+import re
 
 import bitsandbytes as bnb
 import pytest
@@ -15,6 +16,7 @@ from helpers.memory import (
     CARDS,
     GIB,
     LLAMAS,
+    Ledger,
     forecast_training,
     forecast_weights,
     layer_activations,
@@ -25,7 +27,9 @@ from helpers.memory import (
     smallest_card,
 )
 from helpers.memory.card import as_on_a_gpu
+from helpers.memory.peak import Peak
 from helpers.pocket import WEIGHTS as POCKET_WEIGHTS
+from helpers.qlora import NF4Linear
 
 SMALL = LlamaConfig(hidden_size=128, intermediate_size=352, num_hidden_layers=2, num_attention_heads=4,
                     num_key_value_heads=2, vocab_size=100)  # 352 · 128 is no multiple of 64 · 256
@@ -165,6 +169,71 @@ def test_training_forecast_grows_with_what_costs_memory(r, batch, sequence, bits
 
     assert total(r=r + 1) > total() and total(batch=batch + 1) > total() and total(sequence=sequence + 1) > total()
     assert total(checkpointing=False) > total() and total(optimizer_bytes=2) < total()
+
+
+WIDE = LlamaConfig(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+                   num_key_value_heads=8, vocab_size=128_256)
+TINY = LlamaConfig(hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
+                   num_key_value_heads=2, vocab_size=100)
+
+
+@pytest.mark.parametrize("config, settings, activations, workspace", [
+    (LLAMAS["Llama-2-7B"], {}, 32 * 512 * 2 * 4096, 203_882_496),
+    (WIDE, {"batch": 4, "sequence": 2048}, 16 * 8192 * 2 * 2048, 1_161_986_048),
+    (WIDE, {"gpu": False}, 16 * 512 * 2 * 2048, 532_676_608),
+    (WIDE, {"gpu": False, "bits": 32, "checkpointing": False}, 1_514_733_568, 570_425_344),
+    (WIDE, {"bits": 16, "checkpointing": False, "targets": ["q_proj", "o_proj", "down_proj"]}, 833_421_312, 46_137_344),
+    (TINY, {"dropout": True}, 2 * 512 * 2 * 64, 33_947_648),
+    (TINY, {"dropout": True, "gpu": False, "checkpointing": False, "batch": 2, "sequence": 24}, 641_280, 3_321_792),
+    (TINY, {"bits": 32, "sequence": 24}, 2 * 24 * 4 * 64, 24 * 32_768 * 4 + 24 * 64 * (8 + 8)),
+    (TINY, {"bits": 32, "gpu": False, "sequence": 5000}, 2 * 5000 * 4 * 64, 553_869_312),
+    (TINY, {"bits": 16, "sequence": 24}, 2 * 24 * 2 * 64, 1_653_760)])
+def test_training_forecast_to_the_byte(config, settings, activations, workspace):
+    """As they were when they came within 5 % of traced steps: a change by a few bytes would go unseen there."""
+    forecast = forecast_training(config, **settings)
+    assert (forecast["activations"], forecast["workspace"]) == (activations, workspace)
+
+
+def test_a_table_shows_what_is_held_and_the_sum():
+    ledger = Ledger(weights=1_234_567, nothing=0, scales=12)
+    assert ledger.table().splitlines() == [
+        "weights            1,234,567", "scales                    12", "total              1,234,579"]
+    html = ledger._repr_html_()
+    assert re.findall(r"<td[^>]*>(.*?)</td>", html) == [
+        "weights", "1,234,567", "scales", "12", "<b>total</b>", "1,234,579"]
+
+
+def test_peak_counts_each_storage_while_it_lives():
+    layer = torch.nn.Linear(10, 5)  # 50 + 5 float32
+    with Peak(layer) as peak:
+        assert peak.bytes == 4 * 55
+        first = torch.zeros(100)
+        view = first[10:]  # no more than `first`
+        assert peak.add(view) == peak.add(first) == 2 and peak.add(torch.empty(0)) is None
+        assert peak.add(torch.ones(9, device="meta")) is None
+        before = len(peak.events)
+        second = torch.zeros(50)
+        del first, view
+        middle = len(peak.events)
+        third = torch.zeros(200, dtype=torch.uint8)
+    assert peak.sizes[:5] == [200, 20, 400, 200, 200] and peak.events == [0, 1, 2, 3, ~2, 4]
+    assert peak.bytes == 4 * 55 + 600 and peak.highest() == (820, {0, 1, 2, 3})
+    assert peak.highest(middle) == (4 * 55 + 400, {0, 1, 3, 4}) and peak.highest(0, before) == (620, {0, 1, 2})
+    assert peak.living() == {0, 1, 3, 4} and peak.living(before) == {0, 1, 2}
+    assert second.numel() + third.numel() == 250
+
+
+def test_measure_knows_our_own_quantized_layers():
+    plain = torch.nn.Linear(256, 128, bias=False)
+    for double_quant in (False, True):
+        layer = NF4Linear.from_linear(plain, double_quant=double_quant)
+        held, quantized = measure(torch.nn.Sequential(layer, layer)), layer.quantized  # counted once
+        tables, blocks = 4 * 16 + double_quant * 4 * 256, 256 * 128 // 64
+        assert held == {"parameters": 0, "codes": 256 * 128 // 2, "absmax": blocks * (1 if double_quant else 4),
+                        "nested absmax": double_quant * 4 * blocks // 256, "codebooks": tables,
+                        "offsets": double_quant * 4, "buffers": 0}
+        assert held.total == quantized.nbytes + tables
+    assert measure(torch.nn.BatchNorm1d(3)) == dict.fromkeys(held, 0) | {"parameters": 24, "buffers": 24 + 8}
 
 
 def test_smallest_card():

@@ -21,8 +21,8 @@ TEXT = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 PINS = {canonicalize_name(pin.name): pin for pin in check_pins.pins(TEXT)}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-EVERYTHING = [Requirement(text) for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
-              for text in group]
+EXTRAS = PROJECT["optional-dependencies"]
+EVERYTHING = [Requirement(text) for group in (PROJECT["dependencies"], EXTRAS["lab"], EXTRAS["test"]) for text in group]
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 

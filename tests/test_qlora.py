@@ -218,7 +218,8 @@ def test_casting_a_model_leaves_codes_and_scales(cast):
     x = torch.randn(3, 64, dtype=moved.bias.dtype)
     assert moved(x).dtype == x.dtype
     assert (moved(x).float() - layer(x.float())).abs().max() <= 0.02
-    assert {b.dtype for b in copy.deepcopy(layer).to("meta").buffers()} == {torch.uint8, torch.float32}
+    for there in (copy.deepcopy(layer).to("meta"), copy.deepcopy(layer).to("meta", torch.float16)):
+        assert {(b.device.type, b.dtype) for b in there.buffers()} == {("meta", torch.uint8), ("meta", torch.float32)}
 
 
 @pytest.mark.parametrize("compute_dtype", [None, torch.bfloat16])
@@ -247,6 +248,29 @@ def test_quantize_model_takes_all_linears_but_the_head(pocket):
     some = quantize_model(copy.deepcopy(pocket), skip=["lm_head", "mlp.down_proj"])
     assert sum(isinstance(module, NF4Linear) for module in some.modules()) == 24
     assert isinstance(quantize_model(copy.deepcopy(pocket), skip=()).lm_head, NF4Linear)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_layer_remembers_the_dtype_that_was_quantized(dtype):
+    plain = linear(256, 64, bias=True).to(dtype)
+    theirs = linear4bit(plain)
+    for layer in (NF4Linear.from_linear(plain), NF4Linear.from_bitsandbytes(theirs)):
+        held = layer.quantized
+        assert (held.dtype, held.scales.dtype, held.shape) == (dtype, torch.float32, (64, 256))
+        state = torch.get_rng_state()
+        back = layer.to_linear()
+        assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn only to be overwritten
+        assert torch.equal(back.weight, held.dequantize()) and back.weight.dtype == dtype
+        assert back.bias is layer.bias and not any(p.requires_grad for p in back.parameters())
+        assert (back.in_features, back.out_features) == (256, 64)
+
+
+def test_dtype_and_name_reach_the_layer_however_it_is_made():
+    plain, how = linear(), {"compute_dtype": torch.bfloat16, "name": "up"}
+    made = [NF4Linear.from_linear(plain, **how), NF4Linear.from_bitsandbytes(linear4bit(plain), **how),
+            NF4Linear(quantize(plain.weight), **how),
+            quantize_model(nn.ModuleDict({"up": plain}), compute_dtype=torch.bfloat16)["up"]]
+    assert [(layer.compute_dtype, layer.name) for layer in made] == [(torch.bfloat16, "up")] * 4
 
 
 def test_a_dequantized_base_takes_the_merge():
@@ -278,7 +302,7 @@ def evaluated() -> nn.Module:
 
 
 @pytest.mark.parametrize("wrong, says", [
-    (lambda: NF4Linear(quantize(torch.ones(2, 3, 4))), r"\(2, 3, 4\)"),
+    (lambda: NF4Linear(quantize(torch.ones(2, 3, 4))), r"^QuantizedLinear: .*\(2, 3, 4\)"),
     (lambda: NF4Linear.from_linear(linear(), block_size=0), r"block_size=0"),
     (lambda: quantize_model(nn.Sequential(linear()), block_size=-1), "0.*block_size=-1"),
     (lambda: quantize_model(poisoned()), "1.*nan_to_num"),
@@ -290,9 +314,10 @@ def evaluated() -> nn.Module:
     (lambda: quantize_model(nn.Sequential(linear()))(torch.ones(2, 65)), r"0.*\(2, 65\).*64"),
     (lambda: NF4Linear.from_linear(linear())(torch.ones(2, 64).long()), "NF4Linear.*torch.int64"),
     (lambda: NF4Linear.from_bitsandbytes(bitsandbytes.nn.Linear4bit(4, 4)), "NF4Linear.*Linear4bit"),
-    (lambda: read_bitsandbytes(linear()), "Linear"),
-    (lambda: NF4Linear.from_bitsandbytes(evaluated()), "repacked"),
-    (lambda: LoRALinear(evaluated()), "repacked"),
+    (lambda: read_bitsandbytes(linear()), "^Linear4bit: a Linear without"),
+    (lambda: NF4Linear.from_bitsandbytes(evaluated()), "^NF4Linear: a Linear4bit with repacked"),
+    (lambda: NF4Linear.from_linear(linear())(torch.ones(2, 65)), "^NF4Linear: x"),
+    (lambda: LoRALinear(evaluated()), "^LoRALinear.*repacked"),
     (lambda: merge(add_lora(quantize_model(nn.Sequential(linear())))), "0.*NF4Linear.*to_linear"),
     (lambda: add_lora(quantize_model(nn.Sequential(linear())), r=65), "0.*r=65.*96 x 64"),
 ])

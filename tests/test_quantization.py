@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+from dataclasses import replace
 
 import bitsandbytes.functional as bnb
 import pytest
@@ -315,6 +316,18 @@ def test_packed_codes_come_back_and_waste_less_than_a_byte(bits, count, seed):
     assert torch.equal(unpack(packed, bits, count), codes)
     stream = "".join(f"{code:0{bits}b}" for code in codes.tolist())
     assert stream.ljust(8 * len(packed), "0") == "".join(f"{byte:08b}" for byte in packed.tolist())
+
+
+@pytest.mark.parametrize("codebook", ["nf4", "int3", "int2"])
+def test_codes_are_unpacked_and_decoded_where_they_lie(codebook):
+    x = torch.randn(2, quantization.whole_blocks(64), generator=generator(13))  # two pieces
+    held = quantize(x, CODEBOOKS[codebook])
+    there = replace(held, packed=held.packed.to("meta"), scales=held.scales.to("meta"),
+                    codebook=held.codebook if held.bits in quantization.WIDE else held.codebook.to("meta"))
+    assert there.codes.device.type == there.dequantize().device.type == "meta"
+    assert there.dequantize().shape == x.shape
+    assert pack(torch.zeros(64, dtype=torch.uint8, device="meta"), 3).device.type == "meta"
+    assert quantization.byte_table((-1.0, 0.0, 1.0), 2, torch.device("meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("codebook, double, bits", [

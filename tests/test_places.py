@@ -1,0 +1,202 @@
+"""What places, inputs and changed inputs are called: for every property an example that has it and one that has not."""
+
+import math
+
+import pytest
+import torch
+
+from helpers.exercises import places, probes
+
+T = torch.tensor
+X = T([0.0, -1.0, 2.0, 2.5, math.inf, 200.0, -math.inf, math.nan, 7.0, 1.0])  # one of each kind
+NUMBERS = {  # words -> numbers that have the property, numbers that have it not
+    "zero": ([0, 0.0], [1, -1]), "negative": ([-1, -0.5], [0, 1]), "odd": ([1, -3], [0, 2, 1.5]),
+    "even": ([0, 2], [1, 0.5]), "1": ([1, 1.0], [0, 2]), "not 1": ([0, 2], [1]),
+    "no whole number": ([0.5, -1.5], [1, 2.0]), "below 1": ([0, 0.5, -0.5], [1, -1, 2]),
+    "no power of two": ([0, -1, -2, 3, 6], [1, 2, 0.5, 64])}
+M = torch.ones(2, 3)
+TENSORS = {
+    "is not square": ([M, M.T], [torch.ones(2, 2)]), "is square": ([torch.ones(2, 2)], [M, M.T]),
+    "is taller than wide": ([M.T], [M, torch.ones(2, 2)]), "is wider than tall": ([M], [M.T, torch.ones(2, 2)]),
+    "has an odd number of columns": ([M, torch.ones(2, 1)], [M.T]),
+    "has more than one dimension": ([M, torch.ones(1, 1, 1)], [T([1.0, 2])]),
+    "has one row": ([torch.ones(1, 3), T([1.0])], [M, torch.ones(2)]), "has an odd length": ([M.T, T([1.0])], [M]),
+    "is of a size that is no multiple of 64": ([torch.ones(65), torch.ones(63)], [torch.ones(64), torch.ones(2, 64)]),
+    "is of a size that is no multiple of 256": ([torch.ones(64), torch.ones(257)], [torch.ones(256)]),
+    "has a negative value": ([T([1.0, -1])], [T([0.0, 1])]), "has a zero": ([T([0.0, 1])], [T([1.0, -1])]),
+    "is zero everywhere": ([torch.zeros(2)], [T([0.0, 1])]),
+    "has a largest magnitude that is negative": ([T([1.0, -2])], [T([2.0, -2]), T([1.0, 2]), T([3.0, -2])]),
+    "holds NaN or infinity": ([T([1, math.nan]), T([1, math.inf])], [T([1.0])]),
+    "has values that are not whole": ([T([1, 1.5])], [T([1.0, 2])]),
+    "holds a value twice": ([T([1.0, 2, 1])], [T([1.0, 2])])}
+OTHERS = {
+    "is true": ([True], [False]), "is false": ([False], [True]), "is None": ([None], [0, "", False]),
+    "is empty": (["", [], (), {}], ["a", [0], (1,), {"a": 1}]),
+    "is float16": ([M.half()], [M]), "is bfloat16": ([M.bfloat16()], [M]), "is float32": ([M], [M.double()]),
+    "is float64": ([M.double()], [M]), "is int8": ([M.to(torch.int8)], [M.to(torch.uint8)]),
+    "is uint8": ([M.to(torch.uint8)], [M.to(torch.int8)])}
+ONE = {f"is {words}": examples for words, examples in NUMBERS.items()}
+SIZES = {**ONE, **TENSORS}
+TRAITS = {**SIZES, **OTHERS}
+
+
+@pytest.mark.parametrize("words", TRAITS)
+def test_traits(words):
+    having, lacking = TRAITS[words]
+    assert [dict(places.traits([("x", value)]))[f"`x` {words}"] for value in (*having, *lacking)] == \
+        [True] * len(having) + [False] * len(lacking)
+
+
+def test_there_is_an_example_for_every_trait_and_each_is_asked_of_its_own_kind_only():
+    for value, asked in ((3, ONE), (M, TENSORS), (True, ()), ("a", ()), (T([]), ()), (math.nan, ())):
+        found = dict(places.traits([("x", value)]))
+        assert {words.removeprefix("`x` ") for words in found} == TRAITS.keys()
+        assert [words for words, has in found.items() if has is not None and words.removeprefix("`x` ") in SIZES] == [
+            f"`x` {words}" for words in asked]
+    flat = {words for words, has in places.traits([("x", T([1.0, 2]))]) if has is None}
+    assert {"`x` is square", "`x` is wider than tall", "`x` has an odd number of columns"} <= flat
+
+
+def test_features_of_the_input_and_of_the_answer():
+    answer = T([1.0, 8, 16, 128, 0, -1, math.inf, math.nan, 7, 3])
+    found = {words: mask.nonzero().flatten().tolist() for words, mask in places.features(answer, [("x", X)])}
+    expected = {
+        "is NaN": [7], "is infinite": [4, 6], "is zero": [0], "is negative": [1, 6], "is positive": [2, 3, 4, 5, 8, 9],
+        "is zero or negative": [0, 1, 6], "is odd": [1, 8, 9], "is even": [0, 2, 5],
+        "lies half-way between two whole numbers": [3], "is above 7": [4, 5], "is above 8": [4, 5],
+        "is above 15": [4, 5], "is above 127": [4, 5], "is above 128": [4, 5]}
+    assert {words: found[f"where `x` {words}"] for words in expected} == expected
+    expected = {"at the largest of `x`": [5], "at the smallest of `x`": [1], "at the largest magnitude of `x`": [5],
+                "where the magnitude of `x` is above 1": [2, 3, 4, 5, 6, 8], "where the answer is NaN": [7],
+                "where the answer is infinite": [6], "where the answer is zero": [4],
+                "where the answer is negative": [5], "where the answer is positive": [0, 1, 2, 3, 6, 8, 9],
+                "at the answer's largest value": [6],
+                "where the answer is above 7": [1, 2, 3, 6], "where the answer is above 15": [2, 3, 6],
+                "where the answer is above 127": [3, 6]}
+    assert {words: found[words] for words in expected} == expected
+    near = T([7.0, 8, 9, 15, 127, 128])
+    found = {words: int(mask.sum()) for words, mask in places.features(near, [("x", near)])}
+    assert [found[f"where `x` is above {bound}"] for bound in (7, 8, 15, 127, 128)] == [5, 4, 2, 1, 0]
+    assert [found[f"where the answer is above {bound}"] for bound in (7, 15, 127)] == [5, 2, 1]
+
+
+def test_features_of_the_index():
+    found = {words: mask.nonzero().flatten().tolist() for words, mask in places.features(torch.zeros(6), [])}
+    expected = {
+        "at the first place": [0], "at the last place": [5], "at the first place and the last": [0, 5],
+        "at every odd index": [1, 3, 5], "at every even index": [0, 2, 4], "from index 2 on": [2, 3, 4, 5],
+        "before index 2": [0, 1], "in the last, incomplete block of 4": [4, 5], "from index 5 on": [5],
+        "from index 1 on": [1, 2, 3, 4, 5], "before index 5": [0, 1, 2, 3, 4]}
+    assert {words: found[words] for words in expected} == expected
+    assert "in the last, incomplete block of 2" not in found and "from index 6 on" not in found
+    found = {words: mask.int().tolist() for words, mask in places.features(torch.zeros(2, 3), [])}
+    expected = {
+        "in the first row": [[1, 1, 1], [0, 0, 0]], "in the last row": [[0, 0, 0], [1, 1, 1]],
+        "in the first column": [[1, 0, 0], [1, 0, 0]], "in the last column": [[0, 0, 1], [0, 0, 1]],
+        "in the first column and the last": [[1, 0, 1], [1, 0, 1]], "at every odd column": [[0, 1, 0], [0, 1, 0]],
+        "on the diagonal": [[1, 0, 0], [0, 1, 0]], "off the diagonal": [[0, 1, 1], [1, 0, 1]],
+        "above the diagonal": [[0, 1, 1], [0, 0, 1]], "below the diagonal": [[0, 0, 0], [1, 0, 0]]}
+    assert {words: found[words] for words in expected} == expected
+    assert "in the last index 2" in dict(places.features(torch.zeros(2, 2, 2), []))
+
+
+def test_a_rule_may_spare_a_third_of_its_places_and_the_closest_rule_is_told():
+    x = T([1.0, -1, -2, -3, 4, 5])
+    wrong = x + T([0.0, 1, 1, 0, 0, 0])
+    assert places.common(wrong, x, [("x", x)], 1e-6) == (
+        "Right except where `x` is negative (and there not everywhere: 1 of them are right).")
+    assert places.common(x + T([0.0, 1, 0, 0, 1, 0]), x, [], 1e-6) is None
+    last = T([0, 0, 0, 0, 1])
+    assert places.common(last[1:], 0 * last[1:], [], 0) is None, "four places make no rule"
+    assert places.common(last, 0 * last, [], 10.0) == "Right except at the last place.", "integers are exact"
+    ones = torch.ones(5)
+    assert places.common(ones + last, ones, [], 1.0) is None, "within the tolerance"
+
+
+# ------------------------------------------------------------------------------------------- changed inputs
+
+def solution(x, y=5):
+    return x
+
+
+VARIANTS = [
+    (6, [6, "z", 9], {"were 1": 1, "were 0": 0, "were one more": 7, "were one less": 5, "were twice as large": 12,
+                      "were half as large": 3, "were squared": 36, "had the other sign": -6, "were 9": 9, "were 2": 2,
+                      "were 4": 4, "were 8": 8, "were 16": 16, "were 32": 32}),  # none above 4 * 9
+    (0.25, [], {"were 1": 1, "were 0": 0, "were one more": 1.25, "were one less": -0.75, "were twice as large": 0.5,
+                "were half as large": 0.125, "were squared": 0.0625, "had the other sign": -0.25,
+                "were 1 / its value": 4, "were 2": 2,
+                "were 3": 3, "were 8": 8, "were 16": 16}),  # none above 16
+    (True, [], {"were False": False}),
+    (" A\nb ", [], {"were stripped of white space at its ends": "A\nb", "were in lower case": " a\nb ",
+                    "were one line": "A b", "had no line breaks": " Ab "}),
+    ({"a": True, "b": 3}, [], {"had no 'a'": {"b": 3}, "had 'a' = False": {"a": False, "b": 3},
+                               "had no 'b'": {"a": True}, "had 'b' = 1": {"a": True, "b": 1},
+                               "were in reversed order": {"b": 3, "a": True}}),
+    ([3, -1, 3], [], {"were reversed": [3, -1, 3], "lacked its first": [-1, 3], "lacked its last": [3, -1],
+                      "had its first only": [3], "had its last only": [3], "were sorted": [-1, 3, 3],
+                      "had no value twice": [3, -1], "held magnitudes": [3, 1, 3], "had the other sign": [-3, 1, -3]}),
+    (((2, "a"), (1, "b")), [], {
+        "were reversed": ((1, "b"), (2, "a")), "lacked its first": ((1, "b"),), "lacked its last": ((2, "a"),),
+        "had its first only": ((2, "a"),), "had its last only": ((1, "b"),), "were sorted": ((1, "b"), (2, "a")),
+        "had no value twice": ((2, "a"), (1, "b")), "had each pair exchanged": (("a", 2), ("b", 1)),
+        "had the first of each pair twice": ((2, 2), (1, 1)),
+        "had the second of each pair twice": (("a", "a"), ("b", "b"))}),
+    (["B", "a"], [], {"were reversed": ["a", "B"], "lacked its first": ["a"], "lacked its last": ["B"],
+                      "had its first only": ["B"], "had its last only": ["a"], "were sorted": ["B", "a"],
+                      "had no value twice": ["B", "a"], "were in lower case": ["b", "a"]}),
+]
+
+
+@pytest.mark.parametrize("value, others, expected", VARIANTS)
+def test_variants(value, others, expected):
+    found = dict(probes.variants("x", value, others, solution))
+    assert found == expected
+    if isinstance(value, int | float):
+        assert {type(new) for new in found.values()} == {type(value)}
+
+
+def test_a_default_comes_first_where_it_is_another():
+    assert next(probes.variants("y", 6, [], solution)) == ("were 5, its default", 5)
+    assert next(probes.variants("y", 5, [], solution)) == ("were 1", 1)
+
+
+def test_variants_of_tensors():
+    found = dict(probes.variants("x", T([[1.5, -2.0], [0.5, 4.0]]), [], solution))
+    expected = {
+        "were transposed": [[1.5, 0.5], [-2, 4]], "held magnitudes only (no signs)": [[1.5, 2], [0.5, 4]],
+        "had the other sign": [[-1.5, 2], [-0.5, -4]], "were zero everywhere": [[0, 0], [0, 0]],
+        "were one everywhere": [[1, 1], [1, 1]], "were reversed": [[0.5, 4], [1.5, -2]],
+        "were sorted": [[0.5, -2], [1.5, 4]], "were shifted by one along dimension 0": [[0.5, 4], [1.5, -2]],
+        "were shifted by one the other way along dimension 0": [[0.5, 4], [1.5, -2]],
+        "were shifted by one along dimension 1": [[-2, 1.5], [4, 0.5]],
+        "were shifted by one the other way along dimension 1": [[-2, 1.5], [4, 0.5]],
+        "were reversed in every row": [[-2, 1.5], [4, 0.5]], "had its first part for all": [[1.5, -2], [1.5, -2]],
+        "lacked its first part": [[0.5, 4]], "lacked its last part": [[1.5, -2]], "were rounded": [[2, -2], [0, 4]],
+        "were cut off to whole numbers": [[1, -2], [0, 4]], "were squared": [[2.25, 4], [0.25, 16]],
+        "were rounded to bfloat16": [[1.5, -2], [0.5, 4]], "were rounded to float16": [[1.5, -2], [0.5, 4]],
+        "were its mean everywhere": [[1, 1], [1, 1]], "had no values below zero": [[1.5, 0], [0.5, 4]],
+        "were divided by its largest magnitude": [[0.375, -0.5], [0.125, 1]],
+        "had its mean taken away": [[0.5, -3], [-0.5, 3]]}
+    assert {words: value.tolist() for words, value in found.items()} == expected
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    line = dict(probes.variants("x", T([1, 2, 300]), [], solution))
+    assert line["were shifted by one"].tolist() == [300, 1, 2]
+    assert line["were shifted by one the other way"].tolist() == [2, 300, 1]
+    assert "were transposed" not in line and "were rounded" not in line and "were reversed in every row" not in line
+    byte = dict(probes.variants("x", T([0x1F, 0xFE], dtype=torch.uint8), [], solution))
+    assert byte["were signed"].tolist() == [31, -2] and byte["had its half-bytes exchanged"].tolist() == [0xF1, 0xEF]
+    assert "had the other sign" not in byte
+    assert list(dict(probes.variants("x", T(1.5), [], solution))) == [
+        "held magnitudes only (no signs)", "had the other sign", "were zero everywhere", "were one everywhere",
+        "were rounded", "were cut off to whole numbers", "were squared", "were rounded to bfloat16",
+        "were rounded to float16"]
+    assert "were rounded to float16" not in dict(probes.variants("x", T([1.5]).bfloat16(), [], solution))
+
+
+def test_changes_exchange_two_of_a_kind_and_try_the_likeliest_of_each_first():
+    found = list(probes.changes(["a", "b", "x"], (1, 2, True), [(7, 2, False), (1,)], lambda a, b, x: a))
+    assert found[:4] == [("as if `a` and `b` were exchanged", (2, 1, True)), ("as if `a` were 0", (0, 2, True)),
+                         ("as if `b` were 1", (1, 1, True)), ("as if `x` were False", (1, 2, False))]
+    assert ("as if `a` were 7", (7, 2, True)) in found
+    assert not any("exchanged" in said for said, _ in probes.changes(["a", "x"], (1, True), [], lambda a, x: a))
