@@ -35,7 +35,9 @@ GROUPS = (  # modules, and the tests that judge them
      ("test_memory.py", "test_memory_trace.py")),
 )
 LONG = (  # of what these say, shorter tests say enough
-    "test_nf4_equals_bitsandbytes_bit_for_bit_on_a_hundred_million_weights", "test_the_whole_of_llama_2_7b")
+    "test_nf4_equals_bitsandbytes_bit_for_bit_on_a_hundred_million_weights", "test_the_whole_of_llama_2_7b",
+    "test_huge_answers_are_shown_short", "test_any_two_answers_can_be_set_side_by_side",
+    "test_no_pair_of_answers_breaks_the_ladder", "test_a_factor_or_an_offset_that_is_named_is_there")
 
 
 def undecorated(code: str) -> str:

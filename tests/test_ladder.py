@@ -65,7 +65,7 @@ WHOLE = T([3, -2, 5, 7, -6, 1])
     (E.roll(-1), E, "order", "one place earlier"),
     (M.T, M, "order", "transposed"),
     (T([-2.0, 1.5, 4.0, 0.5, 2.5, -3.5]), E, "order", "pair of neighbours"),
-    (E.sort().values, E, "order", "sorted"),
+    (E.sort().values, E, "order", "sorted"), (E.sort(descending=True).values, E, "order", "sorted"),
     (E[[2, 0, 1, 3, 5, 4]], E, "order", "another order"),
     (torch.cat([T([9.0]), E[:-1]]), E, "shifted", "one place later"),
     (torch.cat([E[1:], T([9.0])]), E, "shifted", "one place earlier"),

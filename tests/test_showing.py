@@ -54,6 +54,7 @@ def test_differences_are_counted_and_the_largest_is_told():
     assert (found.count, found.total, found.came, found.wanted, found.largest) == (1, 2, "c", "b", None)
     found = compare.differences(T([[1.0, math.inf], [0, 4]]), T([[1.0, 2], [0, 3]]))
     assert (found.where, found.came, found.largest) == ("[0, 1]", math.inf, 1), "infinity is no largest error"
+    assert compare.differences([T(1.0)], [T(2.0)]).where == "[0]" and compare.rows(3, 3, 0.0) == (("came", "3"),)
     assert compare.differences([1], [1, 2]) is compare.differences([1], [1]) is None
     assert compare.differences([T([1.0])], [T([1])]) is None
     assert compare.rows([1, 3], [1, 2], 0.0)[-1] == (
@@ -117,7 +118,8 @@ def test_random_tensors():
     x = draws.normal(random.Random(0), 40, 50)
     assert (x.shape, x.dtype) == ((40, 50), torch.float32) and abs(x.mean()) < 0.1 and abs(x.std() - 1) < 0.1
     assert draws.normal(random.Random(0)).shape == draws.integers(random.Random(0), 1, 2).shape == ()
-    assert draws.normal(random.Random(1), 2, dtype=torch.float64).dtype == torch.float64
+    plain = random.Random(1)
+    assert draws.normal(random.Random(1), 2, dtype=torch.float64).tolist() == [plain.gauss(0, 1), plain.gauss(0, 1)]
     n = draws.integers(random.Random(0), -2, 3, 30, 4)
     assert (n.shape, n.dtype) == ((30, 4), torch.int64) and n.unique().tolist() == [-2, -1, 0, 1, 2, 3]
     assert draws.integers(random.Random(0), 0, 1, 2, dtype=torch.uint8).dtype == torch.uint8
