@@ -273,59 +273,60 @@ def _(x_codes, x_scale, w_codes, w_scale):
 
 # --- shifted_product
 
-@wrong("shifted_product", "multiplies the zero point by the sums of the codes, not of the weights")
-def _(codes, zero_point, w_codes):
-    return codes.int() @ w_codes.int().T - zero_point * codes.int().sum(dim=1, keepdim=True, dtype=torch.int32)
-
-
 @wrong("shifted_product", "adds the correction instead of subtracting it")
-def _(codes, zero_point, w_codes):
-    return codes.int() @ w_codes.int().T + zero_point * w_codes.sum(dim=1, dtype=torch.int32)
+def _(raw, zero_point, w_codes):
+    return raw + zero_point * w_codes.sum(dim=1)
 
 
-@wrong("shifted_product", "one sum over all weights instead of one for each output row")
-def _(codes, zero_point, w_codes):
-    return codes.int() @ w_codes.int().T - zero_point * w_codes.sum(dtype=torch.int32)
+@wrong("shifted_product", "zero point times weights is computed in int8, before the sum widens it: large products wrap")
+def _(raw, zero_point, w_codes):
+    return raw - (zero_point * w_codes).sum(dim=1)
 
 
-@wrong("shifted_product", "the result is int64: sum() of integers widens it")
-def _(codes, zero_point, w_codes):
-    return codes.int() @ w_codes.int().T - zero_point * w_codes.sum(dim=1)
+@wrong("shifted_product", "the zero point times the number of inputs, not times the weights' sum")
+def _(raw, zero_point, w_codes):
+    return raw - zero_point * w_codes.shape[1]
 
 
-@wrong("shifted_product", "subtracts the zero point in int8: large differences wrap")
-def _(codes, zero_point, w_codes):
-    return (codes - zero_point).int() @ w_codes.int().T
+@wrong("shifted_product", "subtracts in float32, which doesn't hold integers beyond 2**24 exactly")
+def _(raw, zero_point, w_codes):
+    return (raw.float() - zero_point * w_codes.float().sum(dim=1)).long()
 
 
-@wrong("shifted_product", "adds up the weights in int8: their sum wraps")
-def _(codes, zero_point, w_codes):
-    return codes.int() @ w_codes.int().T - zero_point * w_codes.sum(dim=1, dtype=torch.int8).int()
+@wrong("shifted_product", "the sums stand as a column: along the rows, not along the outputs")  # right for d = 1
+def _(raw, zero_point, w_codes):
+    return raw - zero_point * w_codes.sum(dim=1, keepdim=True)
 
 
-@wrong("shifted_product", "correction as a column: along the inputs instead of the outputs")
-def _(codes, zero_point, w_codes):
-    return codes.int() @ w_codes.int().T - zero_point * w_codes.int().sum(dim=1, keepdim=True, dtype=torch.int32)
+@wrong("shifted_product", "adds k * z**2 as well, as if the weights had the zero point too")
+def _(raw, zero_point, w_codes):
+    return raw - zero_point * w_codes.sum(dim=1) + w_codes.shape[1] * zero_point**2
 
 
-@wrong("shifted_product", "subtracts the zero point once, not times the weights' sum")
-def _(codes, zero_point, w_codes):
-    return codes.int() @ w_codes.int().T - zero_point
+@wrong("shifted_product", "the accumulators are narrowed to int32, and so is the result")
+def _(raw, zero_point, w_codes):
+    return raw.int() - zero_point * w_codes.sum(dim=1, dtype=torch.int32)
 
 
-@right("shifted_product", "subtracts first, in int16, and multiplies in int32")
-def _(codes, zero_point, w_codes):
-    return (codes.short() - zero_point).int().matmul(w_codes.int().t())
+@wrong("shifted_product", "adds up the weights over the outputs (dim 0), not over the inputs")  # runs for square ones
+def _(raw, zero_point, w_codes):
+    return raw - zero_point * w_codes.sum(dim=0)
 
 
-@right("shifted_product", "the correction as one more column of the product")
-def _(codes, zero_point, w_codes):
-    extra = torch.full((len(codes), 1), -zero_point, dtype=torch.int32)
-    sums = w_codes.sum(dim=1, keepdim=True).int()
-    return torch.cat([codes.int(), extra], dim=1) @ torch.cat([w_codes.int(), sums], dim=1).T
+@right("shifted_product", "a whole batch of zero points goes through the layer")
+def _(raw, zero_point, w_codes):
+    nothing = torch.full((len(raw), w_codes.shape[1]), zero_point, dtype=torch.int64)
+    return raw - nothing @ w_codes.long().T
 
 
-@right("shifted_product", "float64, which holds every such sum exactly")
-def _(codes, zero_point, w_codes):
-    q, w = codes.double(), w_codes.double()
-    return (torch.einsum("nk,dk->nd", q, w) - zero_point * w.sum(1)).to(torch.int32)
+@right("shifted_product", "one rank-one update, addr with a negative alpha")
+def _(raw, zero_point, w_codes):
+    return torch.addr(raw, torch.ones(len(raw), dtype=torch.int64), w_codes.long().sum(1), alpha=-zero_point)
+
+
+@right("shifted_product", "NumPy, column by column, into a copy")
+def _(raw, zero_point, w_codes):
+    result = raw.numpy().copy()
+    for output, weights in enumerate(w_codes.numpy()):
+        result[:, output] -= zero_point * int(np.add.reduce(weights, dtype=np.int64))
+    return torch.from_numpy(result)
