@@ -92,7 +92,7 @@ inputs. `raw` comes as int64 (n, d), `w_codes` as int8 (d, k).
 """,
     cases=(Case(multiplied(CODES, -121, SQUARE)),
            Case(multiplied(CODES, 5, SQUARE[:2]), about="a matrix of weights that is not square"),
-           Case((torch.tensor([[2**25 + 1, -3]]), 3, SQUARE[:2]), about="a sum beyond 2^24, where float32 has gaps")),
+           Case((torch.tensor([[2**30 + 1, -3]]), 3, SQUARE[:2]), about="a sum beyond 2^24, where float32 has gaps")),
     hints=("Σ (q - z) · w = Σ q · w - z · Σ w. The first sum is the product of raw codes.",
            "Σ w runs over k, the dimension that the product sums over: one number for each output.",
            "`w_codes.sum(dim=1)` has shape (d,): times zero_point, it is subtracted from every row."),
