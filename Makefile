@@ -45,7 +45,7 @@ notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="note
 pocket: $(STAMP)  ## train the pocket Llama again from its seed (minutes on 2 cores)
 	$(BIN)/python -m helpers.pocket.make
 
-experiments: $(STAMP)  ## run the long experiments of lessons 07 to 09 again, as far as their records lack points
+experiments: $(STAMP)  ## run the long experiments again, as far as their records lack points
 	$(BIN)/python -m helpers.experiments
 
 figures: $(STAMP)  ## draw the SVGs of figures/ again

@@ -2,6 +2,8 @@
 
 A sweep is a module here with a list `CASES`; its record holds one point per case and seed. A lesson draws the record
 and trains one of its points again, live. Interrupted, a sweep goes on where it stopped.
+
+The modules of `LAPTOP` measure the laptop tier's model instead, and have a `run` of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import importlib
 import importlib.metadata
 import json
 import pathlib
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from helpers.pocket.train import Batch, question_batches, train
 
 FOLDER = pathlib.Path(__file__).parent
 NAMES = ("ranks", "family", "recovery")
+LAPTOP = ("laptop_ranks", "laptop_recovery")
 SEEDS = (0, 1, 2)
 STEPS = 100
 
@@ -61,6 +65,12 @@ def read(name: str) -> dict:
     return json.loads(path.read_text()) if path.is_file() else {"made_with": {}, "points": []}
 
 
+def write(name: str, record: dict) -> None:
+    """Keep a record: JSON, a list of plain values on one line."""
+    text = re.sub(r"\[([^][{}]+)\]", lambda found: f"[{' '.join(found[1].split())}]", json.dumps(record, indent=1))
+    (FOLDER / f"{name}.json").write_text(text + "\n")
+
+
 def spread(record: dict, case: str, score: str = "exact_match") -> tuple[float, float, float]:
     """Least, mean and greatest `score` over the seeds of a case. Raises ValueError for a case that is not there."""
     found = [point[score] for point in record["points"] if point["case"] == case]
@@ -81,5 +91,5 @@ def run(name: str, cases: Iterable[Case] | None = None, seeds: Sequence[int] = S
         for case in cases:
             if (case.name, seed, case.lr) not in known:
                 record["points"].append(run_point(case, seed))
-                (FOLDER / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+                write(name, record)
                 report(str(record["points"][-1]))

@@ -1,11 +1,15 @@
 """`make experiments`, or `python -m helpers.experiments ranks` for one of them."""
 
+import importlib
 import sys
 
 import helpers
 from helpers import experiments
 
 helpers.start()
-for name in sys.argv[1:] or experiments.NAMES:
+for name in sys.argv[1:] or (*experiments.NAMES, *experiments.LAPTOP):
     print(name)
-    experiments.run(name)
+    if name in experiments.LAPTOP:
+        importlib.import_module(f"helpers.experiments.{name}").run()
+    else:
+        experiments.run(name)
