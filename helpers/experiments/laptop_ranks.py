@@ -98,12 +98,13 @@ def lora(model: PreTrainedModel, r: int) -> PreTrainedModel:
     return add_lora(model, r=r, alpha=ALPHA, rslora=True)
 
 
-TASKS: dict[str, tuple[Callable, Callable, Sequence[int]]] = {
-    "requests": (request_batches, request_loss, sweep.TUNING_SEEDS),
-    "facts": (fact_batches, fact_loss, sweep.TUNING_SEEDS[:1])}
-CASES = [case for task, (batches, score, tuned_on) in TASKS.items() for case in (
+TASKS: dict[str, tuple[Callable, Callable, Sequence[float], Sequence[int]]] = {  # the two last: rates, tuning seeds
+    "requests": (request_batches, request_loss, sweep.LADDER[1:3], sweep.TUNING_SEEDS),
+    "facts": (fact_batches, fact_loss, sweep.LADDER, sweep.TUNING_SEEDS[:1])}
+CASES = [case for task, (batches, score, ladder, tuned_on) in TASKS.items() for case in (
     sweep.Case(f"{task} untrained", lambda model: model, batches, score, 0, (0,) if task == "requests" else SEEDS),
-    *(sweep.Case(f"{task} r={r}", partial(lora, r=r), batches, score, STEPS, tuned_on=tuned_on) for r in RANKS))]
+    *(sweep.Case(f"{task} r={r}", partial(lora, r=r), batches, score, STEPS, ladder=ladder, tuned_on=tuned_on)
+      for r in RANKS))]
 
 
 def run(report: Callable[[str], None] = print) -> None:

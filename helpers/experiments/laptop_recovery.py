@@ -31,7 +31,7 @@ NAME = "laptop_recovery"
 TEXT, MORE = experiments.FOLDER / "prose.md", experiments.FOLDER / "more_prose.md"
 CODEBOOKS = {"fp32": None, "NF4": NF4, "int3": integer(3), "int2": integer(2)}
 LADDER = sweep.LADDER[1:]  # in a first try with 12 steps every base did better at 4.5e-3 than at 1.5e-3
-STEPS, BATCH, TOKENS = 24, 2, 128
+STEPS, BATCH, TOKENS = 16, 2, 128
 SCORED, TUNED_ON = slice(0, 12), slice(12, 18)  # windows of 256 tokens of TEXT
 
 
