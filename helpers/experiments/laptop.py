@@ -1,6 +1,6 @@
 """What the sweeps on the laptop tier's model, SmolLM2-135M-Instruct, share: the model in float32, a point, a record.
 
-Every case of a task is tuned alike: trained from the tuning seeds at each rate of a ladder, it takes the one with the
+Every case of a task is tuned alike: trained from the tuning seed at each rate of a ladder, it takes the one with the
 least loss, on rows that the points are not scored on. With this rate it is trained from the seeds of the other sweeps.
 All of that is kept, and nothing that is in a record is run again.
 
@@ -29,7 +29,7 @@ from helpers.finale import chat, laptop
 from helpers.pocket.train import Batch, train
 
 LADDER = (5e-4, 1.5e-3, 4.5e-3, 1.35e-2)
-TUNING_SEEDS = (3, 4)
+TUNING_SEED = 3
 FIRST = 4  # so many first losses of a point are kept: a test trains them again
 
 
@@ -39,8 +39,8 @@ class Case:
 
     prepare: what to do to the model before it is trained; it runs under the point's seed. batches: called with
     tokenizer and seed, gives `steps` pairs (ids, labels). score: called with model, tokenizer and seed; its first score
-    is the loss that the rate is chosen by, least is best. steps 0: score it as it is. ladder: the rates to try, with
-    the seeds of `tuned_on`, some of TUNING_SEEDS; the same for all cases of a task.
+    is the loss that the rate is chosen by, least is best. steps 0: score it as it is. ladder: the rates to try,
+    the same for all cases of a task.
     """
 
     name: str
@@ -50,7 +50,6 @@ class Case:
     steps: int
     seeds: Sequence[int] = experiments.SEEDS
     ladder: Sequence[float] = LADDER
-    tuned_on: Sequence[int] = TUNING_SEEDS
 
 
 class LabelsOnly(nn.Module):
@@ -111,17 +110,15 @@ def run_point(case: Case, seed: int, lr: float) -> dict[str, str | int | float |
 
 
 def rate(record: dict, case: str) -> float:
-    """The rate of the ladder with the least mean loss from the tuning seeds; 0 for a case that was not trained.
+    """The rate of the ladder with the least loss from the tuning seed; 0 for a case that is not trained.
 
     Raises ValueError for a case that is not in the record.
     """
-    tried: dict[float, list[float]] = {}
-    for p in record["points"]:
-        if p["case"] == case and (p["seed"] in TUNING_SEEDS or p["steps"] == 0):
-            tried.setdefault(p["lr"], []).append(p["loss"])
+    tried = {p["lr"]: p["loss"] for p in record["points"]
+             if p["case"] == case and (p["seed"] == TUNING_SEED or p["steps"] == 0)}
     if not tried:
         raise ValueError(f"no tuning of {case!r} in the record")
-    return min(tried, key=lambda lr: statistics.fmean(tried[lr]))
+    return min(tried, key=tried.__getitem__)
 
 
 def spread(record: dict, case: str, score: str = "loss") -> tuple[float, float, float]:
@@ -133,7 +130,7 @@ def chosen(record: dict, case: str) -> dict[int, dict]:
     """The points of a case at its rate by seed, those of the tuning left out; errors as `rate`."""
     lr = rate(record, case)
     return {p["seed"]: p for p in record["points"]
-            if (p["case"], p["lr"]) == (case, lr) and p["seed"] not in TUNING_SEEDS}
+            if (p["case"], p["lr"]) == (case, lr) and p["seed"] != TUNING_SEED}
 
 
 def claim(record: dict, **measured: str) -> None:
@@ -163,8 +160,8 @@ def run(name: str, cases: Sequence[Case], report: Callable[[str], None] = print,
             report(str(record["points"][-1]))
 
     for case in cases:
-        for seed, lr in itertools.product(case.tuned_on, case.ladder if case.steps else ()):
-            point(case, seed, lr)
+        for lr in case.ladder if case.steps else ():
+            point(case, TUNING_SEED, lr)
     for seed in experiments.SEEDS:
         for case in cases:
             if seed in case.seeds:
