@@ -271,7 +271,7 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
         return context + where, "places", None
     spread = _across(exercise, function)
     if spread:
-        return spread, "across", None
+        return context + spread, "across", None
     return context.strip() or "The answer differs from the one expected.", "about" if context else None, None
 
 

@@ -110,8 +110,8 @@ def _indices(shape: torch.Size) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def across(right: Sequence[Named], wrong: Sequence[Named]) -> str | None:
-    """What all wrong inputs have and no right one, as a sentence; None without one, or with fewer than two right."""
-    if len(right) < 2 or not wrong:
+    """What all wrong inputs have and no right one, as a sentence; None without one, or with fewer than two of each."""
+    if len(right) < 2 or len(wrong) < 2:
         return None
     for (said, _), values in zip(traits(right[0]), zip(*(
             [has for _, has in traits(one)] for one in [*right, *wrong]), strict=False), strict=False):
