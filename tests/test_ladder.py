@@ -183,10 +183,12 @@ def of(**inputs):
 
 def test_across():
     right = [of(x=torch.ones(2, 2), r=2), of(x=torch.ones(3, 3), r=5)]
-    assert places.across(right, [of(x=torch.ones(2, 3), r=2)]) == (
-        "Right for the 2 inputs without, wrong for all 1 with this: `x` is not square.")
-    assert places.across(right[:1], [of(x=torch.ones(2, 3), r=2)]) is None, "one right input is no pattern"
-    assert places.across(right, [of(x=torch.ones(2, 2), r=2)]) is None
+    wide = [of(x=torch.ones(2, 3), r=2), of(x=torch.ones(1, 3), r=5)]
+    assert places.across(right, wide) == (
+        "Right for the 2 inputs without, wrong for all 2 with this: `x` is not square.")
+    assert places.across(right, wide[:1]) is None, "nor is one wrong one"
+    assert places.across(right[:1], wide) is None, "one right input is no pattern"
+    assert places.across(right, [of(x=torch.ones(2, 2), r=2)] * 2) is None
     assert "is negative" in places.across([of(n=1), of(n=4)], [of(n=-2), of(n=-3)])
 
 
