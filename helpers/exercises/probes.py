@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,6 +76,25 @@ def ignored(function: Callable[..., Any], solution: Callable[..., Any], inputs: 
             if matters >= 2:
                 return name
     return None
+
+
+def unsteady(function: Callable[..., Any], args: tuple) -> bool:
+    """Whether the function answers differently when it is called again."""
+    first, *others = (safely(function, args) for _ in range(3))
+    return first is not NOTHING and any(other is not NOTHING and not equal(other, first) for other in others)
+
+
+def unread(function: Callable[..., Any], names: Sequence[str]) -> str | None:
+    """The first argument, by the exercise's name for it, that the function's code never reads."""
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_flags & inspect.CO_VARARGS:
+        return None
+    read = {*code.co_cellvars}
+    for step in dis.get_instructions(code):
+        if "LOAD_FAST" in step.opname:  # from Python 3.13 on one step may load two
+            read.update(step.argval if isinstance(step.argval, tuple) else (step.argval,))
+    taken = code.co_varnames[:code.co_argcount]
+    return next((name for name, own in zip(names, taken, strict=False) if own not in read), None)
 
 
 def changes(names: Sequence[str], args: tuple, others: Sequence[tuple],

@@ -18,7 +18,6 @@ blocks of 64 then costs 0.29 to 0.42 nats, NF4 0.15 to 0.19. So NF4 before int4 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import math
 import statistics
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from helpers import experiments
 from helpers.codebooks import FP4_BNB, FP4_E2M1, NF4, integer
+from helpers.experiments.laptop import claim
 from helpers.finale import laptop
 from helpers.pocket.evaluate import label_losses
 from helpers.quantization import quantize
@@ -160,12 +160,3 @@ def run(report: Callable[[str], None] = print) -> None:
                                          "loss": round(statistics.fmean(found), 5), "losses": found})
                 experiments.write(NAME, record)
                 report(f"{case.name}, sample {sample}: {bits} bits, loss {record['points'][-1]['loss']}")
-
-
-def claim(record: dict, **measured: str) -> None:
-    """Write into a record what it is measured on, and with what. Raises ValueError if it was something else so far."""
-    for key, value in measured.items():
-        if record.setdefault(key, value) != value:
-            raise ValueError(f"the record's {key} is {record[key]!r}, here it is {value!r}: both in one record would "
-                             "be compared with each other. Remove its JSON file to measure everything again.")
-    record["made_with"] = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}

@@ -19,7 +19,8 @@ from torch import nn
 
 from helpers import experiments
 from helpers.codebooks import FP4_BNB, FP4_E2M1, NF4, integer, lloyd_max
-from helpers.experiments.laptop_formats import Format, claim, linears, load, store
+from helpers.experiments.laptop import claim
+from helpers.experiments.laptop_formats import Format, linears, load, store
 from helpers.finale import laptop
 from helpers.pocket import load_pocket
 from helpers.pocket.evaluate import document_losses
