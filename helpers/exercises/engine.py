@@ -246,6 +246,8 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
         return context + explain(outcome.error), "raised", None
     got, names = outcome.value, list(inspect.signature(exercise.solution).parameters)
     named = list(zip(names, args, strict=False))
+    if not callable(case.args) and probes.unsteady(function, args):
+        return f"{context}It gives another answer at each call: something in it is drawn at random.", "random", None
     for mistake_index, mistake in enumerate(exercise.mistakes):
         if mistake.sign is not None and _holds(mistake.sign, got):
             return mistake.says, "mistake", mistake_index
@@ -271,8 +273,6 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
         return context + where, "places", None
     if unread := probes.unread(function, names):
         return f"{context}`{unread}` is never used in it.", "unread", None
-    if not callable(case.args) and probes.unsteady(function, args):
-        return f"{context}It gives another answer at each call: something in it is drawn at random.", "random", None
     spread = _across(exercise, function)
     if spread:
         return context + spread, "across", None
