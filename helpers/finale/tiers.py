@@ -146,8 +146,7 @@ POCKET = Size(parameters=951_424, layers=4, hidden=128, intermediate=320, heads=
 # llama-2-7b: the QLoRA authors' recipe for 7B (r 64, α 16, all linears, dropout 0.1, 2e-4, batch 1 × 16, clip 0.3,
 # length 512), but one epoch of the 1,000 rows in place of 1,875 steps. Their "constant" schedule ignores the warm-up of
 # 0.03 that they name; constant_with_warmup does what they say. small: the same with the rank scaled to the model.
-# laptop: tuned by rehearsal.py; its rows are helpers/finale/requests.py's. (records/laptop-cpu.json
-# was taken with longer rows, 180 steps and 7e-4.)
+# laptop: tuned by rehearsal.py, measured in records/laptop-cpu.json; its rows are helpers/finale/requests.py's.
 TIERS: Mapping[str, Tier] = {tier.name: tier for tier in (
     Tier("pocket", str(WEIGHTS), None, None, POCKET, batch=32, accumulation=1, max_length=128, r=8, alpha=16,
          dropout=0.0, learning_rate=5e-3, scheduler="cosine", max_steps=200, row_tokens=48, optimizer="adamw_torch",
