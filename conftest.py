@@ -36,8 +36,11 @@ def relative(path: Path) -> str:
     return path.relative_to(selection.ROOT).as_posix() if path.is_relative_to(selection.ROOT) else path.name
 
 
-def pytest_terminal_summary(terminalreporter):
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     """What was left out, and why: a skipped test must not look like one that passed."""
+    if config.changes is not None:
+        terminalreporter.write_line(f"quick: {len(config.changes)} files differ from where this branch left "
+                                    "(origin/)main; slow tests and notebooks of the others were left out.")
     skipped = {(report.nodeid, report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr))
                for report in terminalreporter.stats.get("skipped", [])}
     for name, reason in sorted(skipped):

@@ -3,8 +3,8 @@
 Each wrong answer of tests/corpus is judged once, by a person, from the card that it gets: "names" if the text names the
 slip, "points" if it is true and points to the place but leaves the slip to be found, "misses" if it is useless or
 misleading. The judgement is kept in tests/corpus/judged.json together with the text that was judged; where the text
-changes, the judgement is void and has to be made again. `--open` prints the cards without a valid judgement, and
-`--write FILE` takes judgements from a JSON file {key: judgement}.
+changes, the judgement is void and has to be made again. `--open` prints the cards without a valid judgement
+(`--open scale_rows`: of one exercise), and `--write FILE` takes judgements from a JSON file {key: judgement}.
 """
 
 from __future__ import annotations
@@ -65,11 +65,14 @@ def figures(record: dict[str, dict[str, str]]) -> dict[int, Counter]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--open", action="store_true")
+    parser.add_argument("--open", nargs="?", const="", metavar="EXERCISE")
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
     keyed, record = answers(), judged()
-    cards = {key: verdict(answer) for key, answer in keyed.items() if not answer.right}
+    if arguments.open and arguments.open not in registry.exercises():
+        raise SystemExit(f"no exercise is called {arguments.open!r}")
+    cards = {key: verdict(answer) for key, answer in keyed.items()
+             if not answer.right and arguments.open in (None, "", answer.exercise)}
     if arguments.write:
         for key, judgement in json.loads(arguments.write.read_text(encoding="utf-8")).items():
             if judgement not in JUDGEMENTS:
@@ -77,7 +80,7 @@ def main() -> None:
             record[key] = {"said": said(cards[key]), "judgement": judgement}
         record = {key: record[key] for key in keyed if key in record}
         RECORD.write_text(json.dumps(record, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
-    if arguments.open:
+    if arguments.open is not None:
         for key, card in cards.items():
             if record.get(key, {}).get("said") != said(card):
                 print(f"--- {key}\nslip: {keyed[key].says}\nrung: {card.rung}\n{card!r}\n")

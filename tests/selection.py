@@ -33,6 +33,10 @@ SLOW = (
     "tests/test_make.py",
     "tests/test_notebook_tools.py",
     "tests/test_experiments.py",
+    "tests/test_laptop_ladders.py",
+    "tests/test_laptop_records.py",
+    "tests/test_exercises.py",
+    "tests/test_corpus.py",
 )
 
 
@@ -59,8 +63,10 @@ def rank(name: str) -> int:
 
 
 def _subjects(change: str) -> set[str]:
-    """helpers/pocket/train.py → pocket, train, pocket_train."""
+    """helpers/pocket/train.py → pocket, train, pocket_train. The corpus belongs to all exercises."""
     path = Path(change)
+    if path.parts[:2] in (("tests", "corpus"), ("helpers", "exercises")):
+        return {"corpus", "exercises"}
     if path.parts[0] != "helpers" or path.suffix != ".py":
         return set()
     parts = path.with_suffix("").parts[1:]

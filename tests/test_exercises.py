@@ -27,7 +27,8 @@ def test_solution_is_correct(exercise):
     assert verdict.status == "correct", verdict
 
 
-@pytest.mark.parametrize("exercise, mistake, face", FACES, ids=[f"{e.name}-{m}-{f}" for e, m, f in FACES])
+@pytest.mark.parametrize("exercise, mistake, face", FACES, ids=[
+    f"{e.name}-{e.mistakes[m].says[:40]}-{f}" for e, m, f in FACES])
 def test_mistake_earns_its_own_words(exercise, mistake, face):
     verdict = examine(exercise, exercise.faces(exercise.mistakes[mistake])[face])
     assert verdict.index == mistake, verdict

@@ -24,6 +24,12 @@ def test_what_is_left_out(monkeypatch):
     assert runs("README.md", "helpers/hub.json") == ["tests/test_floats.py"]
 
 
+def test_the_corpus_belongs_to_the_exercises():
+    assert not selection.left_out("tests/test_corpus.py", ["helpers/exercises/lesson_02/scales.py"])
+    assert not selection.left_out("tests/test_exercises.py", ["tests/corpus/lesson_02.py"])
+    assert selection.left_out("tests/test_corpus.py", ["helpers/lora.py"])
+
+
 def test_an_uncommitted_and_a_new_file_count_as_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(selection, "ROOT", tmp_path)
     assert selection.changed() == set(), "without git"
