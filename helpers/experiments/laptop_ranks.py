@@ -6,9 +6,6 @@ four facts each, asked without any context, in plain text (the chat form would c
 drawn in four phrasings and scored in a fifth, in nats per fact: 0 is by heart; ln 45, 3.8, is to know no more than
 which words there are, and `strangers` are the same questions about eight people who were never told of.
 
-The points of *requests* were made with the tier's rows as they were before these were shortened (on 2026-11-25): they
-are to be run again. Those of *facts* do not depend on them.
-
 LoRA sits in all linears of the float32 base (unquantized: it is faster, and the question is not about bits) and is
 scaled by α/√r, as rsLoRA does. Under AdamW the best learning rate moves with r; of the two usual rules, this one moves
 the first step of the logits about 5 times from r = 1 to 64, α = 2r over 30 times (lesson 07). So one short ladder of
