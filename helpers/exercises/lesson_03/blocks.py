@@ -82,10 +82,13 @@ def through_int4(x, block_size):
 Write the whole way there and back: blocks along the flattened tensor, int4 codes from -7 to 7 rounded as `round()`
 does, zeros for blocks of zeros, and a short last block.
 """,
-    cases=(Case((torch.tensor([[0.5, -7.0, 2.4, 3.6], [70.0, 12.0, -24.0, 1.0]]), 4)),
+    cases=(Case((torch.tensor([[70.0, -30.0, 10.0, 0.0]]), 4), about="one block, of values that are levels already"),
+           Case((torch.tensor([[0.5, -7.0, 2.4, 3.6]]), 4), about="a block whose largest magnitude is negative"),
+           Case((torch.tensor([[0.5, -7.0, 2.4, 3.6], [70.0, 12.0, -24.0, 1.0]]), 4), about="a second block"),
            Case((torch.tensor([[0.5, -7.0, 2.4, 3.6], [70.0, 12.0, -24.0, 1.0]]), 2), about="two blocks in a row"),
            Case((torch.tensor([0.0, 0.0, 3.0, 1.0]), 2), about="a block of zeros"),
-           Case((torch.tensor([7.0, 1.0, 3.0, 0.4, 0.7, 0.24]), 4), about="a last block that is not full"),
+           Case((torch.tensor([7.0, 1.0, 3.0, 0.4, 5.0, 2.4]), 4), about="a last block that is not full"),
+           Case((torch.tensor([7.0, 1.0, 3.0, 0.4, 0.7, 0.24]), 4), about="a short last block of small numbers"),
            Case((torch.tensor([[7.0, 1.2, 0.4], [70.0, 14.0, 0.7]]), 2), about="a block that runs on to the next row"),
            Case((torch.tensor([7e-4, -2e-4, 1e-4]), 4), about="very small weights")),
     hints=("Pad the flattened tensor with zeros to whole blocks; zeros never change an absmax.",

@@ -26,6 +26,11 @@ def every_second(t: torch.Tensor) -> torch.Tensor:
     return t * 2 * ((torch.arange(rows)[:, None] + torch.arange(columns)) % 2)
 
 
+def doubled(t: torch.Tensor) -> torch.Tensor:
+    """Dropout with p = 0.5 that happens to hit nothing."""
+    return 2 * t
+
+
 def untouched(t: torch.Tensor) -> torch.Tensor:
     """Dropout in evaluation mode."""
     return t
@@ -49,6 +54,7 @@ Put `drop` where LoRA has it, on the input of the branch. Use it as it is: `drop
 scales up the rest; in evaluation it returns `t`.
 """,
     cases=(_layer(random.Random(1), untouched, 3, 4, 2, 1),
+           Case(_layer(random.Random(2), doubled, 3, 4, 2, 1), "a drop that only doubles"),
            Case(_layer(random.Random(2), every_second, 3, 4, 2, 1),
                 "a drop that zeroes a chessboard's black fields and doubles the rest"),
            Case(_layer(random.Random(3), every_second, 3, 4, 5, 2), "a rank above 1")),
