@@ -87,6 +87,7 @@ does, zeros for blocks of zeros, and a short last block.
            Case((torch.tensor([[0.5, -7.0, 2.4, 3.6], [70.0, 12.0, -24.0, 1.0]]), 4), about="a second block"),
            Case((torch.tensor([[0.5, -7.0, 2.4, 3.6], [70.0, 12.0, -24.0, 1.0]]), 2), about="two blocks in a row"),
            Case((torch.tensor([0.0, 0.0, 3.0, 1.0]), 2), about="a block of zeros"),
+           Case((torch.tensor([7e-20, -2e-20, 1.4e-20]), 4), about="weights of 1e-20"),
            Case((torch.tensor([7.0, 1.0, 3.0, 0.4, 5.0, 2.4]), 4), about="a last block that is not full"),
            Case((torch.tensor([7.0, 1.0, 3.0, 0.4, 0.7, 0.24]), 4), about="a short last block of small numbers"),
            Case((torch.tensor([[7.0, 1.2, 0.4], [70.0, 14.0, 0.7]]), 2), about="a block that runs on to the next row"),
