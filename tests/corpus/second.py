@@ -751,13 +751,6 @@ def _(ids, attention_mask, prompt_length):
     return labels
 
 
-@wrong("share_moved", "rounds the step to bf16 too before it is taken off")
-def _(weights, step):
-    before = weights.bfloat16()
-    after = before - torch.tensor(step, dtype=torch.bfloat16)
-    return (after != before).float().mean().item()
-
-
 @wrong("share_moved", "takes |w| / 256 for the gap, instead of the one gap that a whole power of two shares")
 def _(weights, step):
     before = weights.bfloat16().float()
