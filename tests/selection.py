@@ -19,6 +19,7 @@ SLOW = (
     "tests/test_pocket.py",
     "tests/test_gpu_script.py",
     "tests/test_browser.py",
+    "notebooks/13_faster_longer_bigger.ipynb",
     "notebooks/11_merge_evaluate_share.ipynb",
     "notebooks/06_lora_from_scratch.ipynb",
     "notebooks/05_double_quantization.ipynb",
