@@ -58,23 +58,23 @@ def pack_rows(rows: Sequence[Row]) -> Batch:
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Which rows share a bin of `capacity` tokens: best fit, the longest first. Lists of indices.
 
-    Every row goes into the fullest bin that still has room for it, else into a new one; at equal room into the oldest.
+    Every row goes into the fullest bin that still has room for it, else into a new one; at equal room into the one
+    that has had it longest.
     Source: TRL 1.16, `pack_dataset(..., strategy="bfd")`. Raises ValueError for a row that is longer than a bin.
     """
     bins: list[list[int]] = []
     room: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    since: list[int] = []  # when a bin got the room that it has
+    for now, i in enumerate(sorted(range(len(lengths)), key=lambda i: -lengths[i])):
         if lengths[i] > capacity:
             raise ValueError(f"row {i} has {lengths[i]} tokens, a bin holds {capacity}: cut it, or take larger bins")
         fits = [n for n, left in enumerate(room) if left >= lengths[i]]
-        if fits:
-            best = min(fits, key=room.__getitem__)
-        else:
-            best = len(bins)
-            bins.append([])
-            room.append(capacity)
+        if not fits:
+            fits = [len(bins)]
+            bins, room, since = [*bins, []], [*room, capacity], [*since, now]
+        best = min(fits, key=lambda n: (room[n], since[n]))
         bins[best].append(i)
-        room[best] -= lengths[i]
+        room[best], since[best] = room[best] - lengths[i], now
     return bins
 
 

@@ -1,5 +1,5 @@
 """Lesson 13, faster, longer, bigger: tokens that need not be computed, and gradients that must stay the same."""
 
-from helpers.exercises.lesson_13.batches import ACCUMULATED_LOSS, LENGTH_BATCHES, PACKED_POSITIONS, PADDED_TOKENS
+from helpers.exercises.lesson_13.batches import ACCUMULATED_LOSS, PACKED_POSITIONS
 
-EXERCISES = (PADDED_TOKENS, LENGTH_BATCHES, PACKED_POSITIONS, ACCUMULATED_LOSS)
+EXERCISES = (PACKED_POSITIONS, ACCUMULATED_LOSS)

@@ -1,4 +1,4 @@
-"""Rows of unequal length: what padding costs, rows sorted and packed, and the mean over all of their labels."""
+"""Rows of unequal length: packed without a gap, and the mean over all of their labels."""
 
 from __future__ import annotations
 
@@ -8,93 +8,6 @@ import torch
 
 from helpers.exercises.draws import normal
 from helpers.exercises.engine import Case, Exercise, Mistake
-
-
-def padded_tokens(lengths: list[int], batch: int) -> int:
-    """Tokens that a model computes if each batch is filled up to its longest row."""
-    batches = [lengths[i:i + batch] for i in range(0, len(lengths), batch)]
-    return sum(len(rows) * max(rows) for rows in batches)
-
-
-PADDED_TOKENS = Exercise(13, padded_tokens, "★ What does the model compute? · 4 min", """
-Rows have `lengths` tokens. They are read in this order, `batch` at a time; the last batch may be smaller. Each batch is
-filled up with padding to its own longest row (*dynamic padding*). A padding token costs as much as any other. How many
-tokens does the model compute in all?
-""",
-    cases=(([3, 5, 2, 4], 2),
-           Case(([3, 5, 2, 4, 7], 2), about="a last batch that is smaller"),
-           Case(([3, 5], 4), about="fewer rows than a batch takes"),
-           Case(([6, 6, 6, 2, 2, 2], 3), about="batches whose longest rows differ much"),
-           Case(([4, 1, 9], 1), about="batches of one row")),
-    hints=("Cut `lengths` into batches first: `lengths[i:i + batch]` for i = 0, batch, 2·batch, ...",
-           "A batch is a rectangle: as many rows as it has, as wide as its longest.",
-           "`sum(len(rows) * max(rows) for rows in batches)`."),
-    mistakes=(
-        Mistake("Every batch was filled up to the longest row of *all*: that is padding to a fixed length.",
-                ("max(rows)", "max(lengths)")),
-        Mistake("Those are the tokens of the rows themselves: padding is computed too.", ("len(rows) * max(rows)",
-                                                                                          "sum(rows)")),
-        Mistake("Only the padding was counted. The rows' own tokens are computed as well.",
-                ("len(rows) * max(rows)", "len(rows) * max(rows) - sum(rows)")),
-        Mistake("The last batch has fewer rows than the others, and is computed with those only.",
-                ("len(rows) *", "batch *")),
-        Mistake("The last rows are missing: they do not fill a batch, but they are computed too.",
-                ("range(0, len(lengths), batch)", "range(0, len(lengths) - batch + 1, batch)")),
-        Mistake("The rows were sorted first. They are read in the order given; sorting comes next in the lesson.",
-                ("lengths[i:i + batch]", "sorted(lengths)[i:i + batch]")),
-        Mistake("That is the width of the batches only. Each has several rows.",
-                ("len(rows) * max(rows)", "max(rows)")),
-        Mistake("A batch is as wide as its longest row, wherever it stands in it.", ("max(rows)", "rows[0]"),
-                ("max(rows)", "rows[-1]")),
-    ),
-    draw=lambda rng: ([rng.randint(1, 30) for _ in range(rng.randint(1, 9))], rng.randint(1, 4)),
-    moral="One long row makes its whole batch long. What does not depend on the rows at all is a fixed max_length.")
-
-
-def length_batches(lengths: list[int], batch: int) -> list[list[int]]:
-    """Batches of row numbers, rows of similar length together, the longest first."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    return [order[i:i + batch] for i in range(0, len(order), batch)]
-
-
-LENGTH_BATCHES = Exercise(13, length_batches, "★ Rows of a length together · 5 min", """
-Put rows of similar length into one batch: sort the row *numbers* by length, the longest first (rows of equal length
-stay in their order), and cut them into batches of `batch`; the last may be smaller. Return the batches as lists of row
-numbers. The longest first is a habit worth keeping: if the memory does not suffice, the run ends in its first step,
-not in its seventh hour.
-""",
-    cases=(([3, 9, 5, 1], 2),
-           Case(([3, 9, 5, 1, 4], 2), about="a last batch that is smaller"),
-           Case(([4, 7, 4, 7, 4], 3), about="rows of equal length"),
-           Case(([2, 3], 5), about="fewer rows than a batch takes"),
-           Case(([2, 3, 1], 1), about="batches of one row")),
-    hints=("Not the lengths are sorted but the numbers of the rows: 0, 1, 2, ...",
-           "`sorted(range(len(lengths)), key=...)` sorts row numbers; the key says by what.",
-           "`key=lambda i: -lengths[i]`, then `order[i:i + batch]` for i in steps of `batch`."),
-    mistakes=(
-        Mistake("Those are lengths. Asked for are the numbers of the rows, so that one can find them.",
-                ("order = sorted(range(len(lengths)), key=lambda i: -lengths[i])",
-                 "order = sorted(lengths, reverse=True)")),
-        Mistake("The shortest rows come first here. The longest first, so that memory is tried at once.",
-                ("-lengths[i]", "lengths[i]")),
-        Mistake("Rows of equal length have changed places: keep their order (`reverse=True` does so too; turning the "
-                "list round does not).", ("-lengths[i])", "lengths[i])[::-1]"),
-                ("key=lambda i: -lengths[i]", "key=lambda i: (-lengths[i], -i)")),
-        Mistake("The rows that do not fill a batch are missing.",
-                ("range(0, len(order), batch)", "range(0, len(order) - batch + 1, batch)")),
-        Mistake("The rows are still in their old order: batches are of mixed length.",
-                ("sorted(range(len(lengths)), key=lambda i: -lengths[i])", "list(range(len(lengths)))")),
-        Mistake("Rows were sorted within batches of the old order. Sort all of them first, then cut.",
-                lambda lengths, batch: [sorted(range(len(lengths))[i:i + batch], key=lambda i: -lengths[i])
-                                        for i in range(0, len(lengths), batch)]),
-        Mistake("`batch` is the size of a batch, not the number of batches.",
-                lambda lengths, batch: [(order := sorted(range(len(lengths)), key=lambda i: -lengths[i]))[
-                    i:i + -(-len(order) // batch)] for i in range(0, len(lengths), -(-len(lengths) // batch))]),
-        Mistake("Sorting is there, cutting into batches is missing.",
-                ("[order[i:i + batch] for i in range(0, len(order), batch)]", "order")),
-    ),
-    draw=lambda rng: ([rng.randint(1, 12) for _ in range(rng.randint(1, 9))], rng.randint(1, 4)),
-    moral="The trainer's train_sampling_strategy=\"group_by_length\" sorts within pools of 50 batches, no more.")
 
 
 def packed_positions(lengths: list[int]) -> torch.Tensor:
