@@ -1,6 +1,7 @@
 """Two real processes on CPUs: equal to one with all the rows; killed, named and resumed; sharded in four bits."""
 
 import json
+import subprocess
 import sys
 
 import psutil
@@ -57,6 +58,14 @@ def test_four_bit_layers_shard():
         assert report["each"][kind] == report["whole"][kind] / 2
     assert report["each"]["scales"] == report["whole"]["scales"] > 0, "no parameters: every process keeps them all"
     assert report["gradients"]["all"] == report["gradients"]["adapters"] == 56
+
+
+def test_accelerates_cpu_flag_starts_one_process_and_does_not_say_so(tmp_path):
+    """Why `command` does not use it: accelerate#2741. If this fails, accelerate has learnt it: use it, and tell it."""
+    (tmp_path / "count.py").write_text("import os\nprint('world', os.environ.get('WORLD_SIZE', 1))\n")
+    done = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+                           str(tmp_path / "count.py")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == "world 1\n" and "process" not in done.stderr.lower()
 
 
 def test_an_exception_is_shown_with_its_process(tmp_path):

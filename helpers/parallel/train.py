@@ -24,6 +24,18 @@ from helpers.pocket import load_pocket
 from helpers.pocket.train import question_batches
 
 
+def part_of_loss(model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor, accelerator: Accelerator,
+                 mean_of_means: bool = False) -> torch.Tensor:
+    """What this process adds to a step's loss: from its own rows, weighed by its tokens among all. A scalar in nats."""
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    ids, labels = (part[rank::processes].to(accelerator.device) for part in (ids, labels))  # my rows
+    loss = model(input_ids=ids, labels=labels, use_cache=False).loss  # the mean over my tokens
+    if mean_of_means:
+        return loss
+    mine = (labels[:, 1:] != -100).sum()
+    return loss * mine / accelerator.reduce(mine, "sum") * processes  # `backward` averages: divides by `processes`
+
+
 def state(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """What a step changes: the adapter, and AdamW's two means for each of its tensors."""
     tensors = {name: parameter.data for name, parameter in trained.items()}
@@ -66,7 +78,6 @@ def main() -> None:
 
     waiting = InitProcessGroupKwargs(timeout=timedelta(seconds=options.patience))
     accelerator = Accelerator(kwargs_handlers=[waiting])
-    rank, processes = accelerator.process_index, accelerator.num_processes
     options.folder.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(0)  # the same adapter in every process
@@ -76,18 +87,13 @@ def main() -> None:
     optimizer = torch.optim.AdamW(trained.values(), lr=5e-3, weight_decay=0.0)
     done = resume(options.folder, trained, optimizer)
     if accelerator.is_main_process:
-        print(f"{processes} processes on {accelerator.device.type}, from step {done}", flush=True)
+        print(f"{accelerator.num_processes} processes on {accelerator.device.type}, from step {done}", flush=True)
     model, optimizer = accelerator.prepare(model, optimizer)
 
     for step, (ids, labels) in enumerate(question_batches(tokenizer, options.steps, options.rows), start=1):
         if step <= done:
             continue
-        ids, labels = (part[rank::processes].to(accelerator.device) for part in (ids, labels))  # this process's rows
-        loss = model(input_ids=ids, labels=labels, use_cache=False).loss  # the mean over this process's tokens
-        if not options.mean_of_means:
-            mine = (labels[:, 1:] != -100).sum()
-            loss = loss * mine / accelerator.reduce(mine, "sum") * processes  # backward divides by `processes`
-        accelerator.backward(loss)
+        accelerator.backward(part_of_loss(model, ids, labels, accelerator, options.mean_of_means))
         accelerator.clip_grad_norm_(trained.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
