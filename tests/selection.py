@@ -17,6 +17,7 @@ SLOW = (
     "notebooks/08_the_peft_family.ipynb",
     "notebooks/09_qlora_from_scratch.ipynb",
     "tests/test_pocket.py",
+    "tests/test_parallel.py",
     "tests/test_gpu_script.py",
     "tests/test_browser.py",
     "notebooks/13_faster_longer_bigger.ipynb",
