@@ -51,6 +51,12 @@ def test_a_killed_process_is_named_and_the_run_resumes(folder, two):
     assert largest_difference(folder / "killed", two) == 0
 
 
+def test_a_process_that_hangs_is_not_waited_for_any_longer_than_asked(folder, monkeypatch):
+    monkeypatch.setattr(psutil.Process, "kill", psutil.Process.suspend)
+    with pytest.raises(ProcessDied, match="Process 0 ended with exit code 1; the others were stopped"):
+        launch.launch(TRAIN, folder / "hung", "--patience", 6, kill=(1, "step 3"))
+
+
 def test_four_bit_layers_shard():
     report = json.loads(launch.launch("helpers.parallel.shard").text)
     assert report["processes"] == 2 and report["logits differ by"] == 0 and report["gradients differ by"] < 1e-6
@@ -96,3 +102,26 @@ def test_the_command_is_accelerates_own():
     assert several[1:6] == ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "3"]
     assert several[-2:] == ["-m", "m"] and several[several.index("--main_process_port") + 1] == "0"
     assert command("m", config=CONFIGS / "x.yaml")[3:5] == ["--config_file", str(CONFIGS / "x.yaml")]
+
+
+REPORT = """{}
+Failures:
+[1]:
+  rank      : {} (local_rank: 0)
+  exitcode  : {} (pid: 7)
+Root Cause (first observed failure):
+[0]:
+  rank      : {} (local_rank: 1)
+  exitcode  : {} (pid: 8)
+"""
+
+
+@pytest.mark.parametrize("said, others, cause, expected", [
+    ("Connection closed by peer", (0, -15), (1, -9), ("Process 1 was killed by SIGKILL", 1, -9)),
+    ("Connection reset by peer", (1, -9), (0, 1), ("Process 1 was killed by SIGKILL", 1, -9)),  # at the same time
+    ("Timed out waiting", (1, -9), (0, 1), ("Process 0 ended with exit code 1", 0, 1)),  # killed by torchrun
+    ("ValueError: x", (1, -15), (0, 1), ("Process 0 ended with exit code 1", 0, 1)),
+])
+def test_who_was_first(said, others, cause, expected):
+    assert launch._first(REPORT.format(said, *others, *cause)) == expected
+    assert launch._first("no module named x") == ("The run failed", None, None)

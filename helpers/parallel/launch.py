@@ -67,12 +67,14 @@ def launch(module: str, *arguments: object, processes: int = 2, cpu: bool = True
         expired = threading.Event()
         late = threading.Timer(timeout, lambda: (expired.set(), _stop(process)))
         late.start()
-        lines = []
+        lines, victim = [], None
         try:
             for line in process.stdout:
                 lines.append(line)
+                if kill and not victim:  # found beforehand: the kill itself shall take no time
+                    victim = _of_rank(process, kill[0])
                 if kill and kill[1] in line:
-                    _of_rank(process, kill[0]).kill()
+                    victim.kill()
                     kill, killed = None, time.monotonic()
             process.wait()
         finally:
@@ -98,12 +100,16 @@ def _environment(cpu: bool) -> dict[str, str]:
 
 
 def _first(log: str) -> tuple[str, int | None, int | None]:
-    """Who failed first, in words, as rank and as exit code: torchrun also lists those that it stopped itself."""
+    """Who failed first, in words, as rank and as exit code: torchrun also lists those that it stopped itself.
+
+    Where a process lost its connection to another, it is the other that counts, though it may be noticed later.
+    """
     others, _, cause = log.partition("Root Cause")
     failed = [(int(rank), int(code)) for rank, code in FAILED.findall(cause) + FAILED.findall(others)]
     if not failed:
         return "The run failed", None, None
-    rank, code = next((found for found in failed if found[1] < 0 and found[1] != -signal.SIGTERM), failed[0])
+    killed = [found for found in failed if found[1] < 0 and found[1] != -signal.SIGTERM]
+    rank, code = killed[0] if killed and "by peer" in log else failed[0]
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return f"Process {rank} {how}", rank, code
 
