@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SLOW = (
     "tests/test_lesson_10.py",
     "notebooks/10_fine_tuning_llama_2.ipynb",
+    "notebooks/13_faster_longer_bigger.ipynb",
     "notebooks/07_how_low_is_low_rank.ipynb",
     "notebooks/08_the_peft_family.ipynb",
     "notebooks/09_qlora_from_scratch.ipynb",
@@ -20,7 +21,6 @@ SLOW = (
     "tests/test_parallel.py",
     "tests/test_gpu_script.py",
     "tests/test_browser.py",
-    "notebooks/13_faster_longer_bigger.ipynb",
     "notebooks/11_merge_evaluate_share.ipynb",
     "notebooks/06_lora_from_scratch.ipynb",
     "notebooks/05_double_quantization.ipynb",
