@@ -24,7 +24,7 @@ of `accumulation` such batches, and then all step together. What is left at the 
 full or fewer batches than `accumulation`, is a step too, and the next epoch begins anew. How often does the optimizer
 step?
 """,
-    cases=((1024, 4, 8, 2, 3),
+    cases=(Case((1024, 4, 8, 2, 3), about="everything divides"),
            Case((9846, 4, 4, 1, 1), about="rows that do not divide"),
            Case((100, 8, 4, 2, 3), about="a last group of fewer batches, in each epoch"),
            Case((33, 4, 1, 8, 2), about="one row more than fills the batches"),
@@ -94,6 +94,8 @@ the money.
         Mistake("A started hour is paid in full: round the hours up for the bill.",
                 ("math.ceil(hours)", "hours"), ("math.ceil(hours)", "math.floor(hours)"),
                 ("math.ceil(hours)", "round(hours)")),
+        Mistake("A run of exactly one hour has not begun a second one.",
+                ("math.ceil(hours)", "(math.floor(hours) + 1)")),
         Mistake("Every GPU's bill is rounded up by itself, then they are added: not the sum of the hours.",
                 (MONEY, "math.ceil(hours * gpus) * price")),
         Mistake("The money is not rounded, the hours are.", (MONEY, "math.ceil(hours * gpus * price)")),

@@ -34,6 +34,15 @@ def _flat(losses, tokens):
             for mean, n in zip(row, numbers, strict=True)]
 
 
+def _micro_weighted(losses, tokens):
+    total = count = 0
+    for row, numbers in zip(losses, tokens, strict=True):
+        if pairs := [(mean, n) for mean, n in zip(row, numbers, strict=True) if n]:
+            total += len(pairs) * sum(mean * n for mean, n in pairs) / sum(n for _, n in pairs)
+            count += len(pairs)
+    return total / count
+
+
 def _of_steps(rng: random.Random) -> tuple:
     shape = [rng.randint(1, 3) for _ in range(rng.randint(1, 4))]
     tokens = [[rng.choice((0, 1, 7, 40, 300)) for _ in range(n)] for n in shape]
@@ -70,13 +79,14 @@ is. The processes need not have equally many micro-batches. Write it so that two
 all the rows. A micro-batch whose every label is masked has 0 tokens, and PyTorch gives NaN for its mean: let it count
 for nothing. At least one has tokens.
 """,
-    cases=(([[2.0, 1.0], [3.0, 4.0]], [[10, 30], [100, 20]]),
-           Case(([[2.0], [3.0]], [[10], [10]]), about="equally many tokens everywhere"),
-           Case(([[1.0, 2.0], [3.0, 2.0]], [[10, 30], [30, 10]]), about="ranks with equally many tokens"),
+    cases=(([[0.7]], [[3]]),
+           Case(([[2.2], [3.1]], [[10], [10]]), about="two ranks with equally many tokens"),
+           Case(([[1.0, 2.0], [3.0, 2.5]], [[10, 30], [30, 10]]),
+                about="micro-batches with different numbers of tokens, ranks with equally many"),
+           Case(([[2.0, 1.0], [3.0, 4.0]], [[10, 10], [60, 60]]), about="ranks with different numbers of tokens"),
            Case(([[2.0], [1.0, 4.0, 0.5]], [[50], [5, 5, 10]]), about="ranks with different numbers of micro-batches"),
            Case(([[2.0, float("nan")], [3.0, 4.0]], [[10, 0], [20, 30]]), about="a micro-batch of no tokens"),
-           Case(([[float("nan")], [3.0]], [[0], [20]]), about="a rank of no tokens"),
-           Case(([[0.7]], [[3]]), about="one process with one micro-batch")),
+           Case(([[float("nan")], [3.0]], [[0], [20]]), about="a rank of no tokens")),
     draw=_of_steps,
     hints=("Mean of what? Which tokens should weigh the same?",
            "A mean times its number of tokens is a sum again. Sums may be added over everything.",
@@ -96,6 +106,21 @@ for nothing. At least one has tokens.
                 ("mean * n", "mean")),
         Mistake("Those are the ranks' means added up: it grows with every rank.",
                 lambda losses, tokens: _by_rank(losses, tokens, lambda means, counts: sum(means))),
+        Mistake("The ranks are weighed by how many micro-batches they have: weigh them by their tokens.",
+                _micro_weighted),
+        Mistake("One rank is not the step: all of them count.",
+                lambda losses, tokens: loss_of_step(losses[:1], tokens[:1]),
+                lambda losses, tokens: loss_of_step([losses[-1]], [tokens[-1]]) if sum(tokens[-1]) else float("nan")),
+        Mistake("Pairing the ranks' micro-batches with each other stops at the rank that has the fewest.",
+                lambda losses, tokens: loss_of_step(*([row[:min(map(len, losses))] for row in part]
+                                                      for part in (losses, tokens)))),
+        Mistake("Divide by all tokens of the step, not by one rank's.",
+                ("total / count", "total / max(map(sum, tokens))"),
+                ("total / count", "total / max(1, sum(tokens[-1]))"), ("total / count", "total / sum(tokens[0])")),
+        Mistake("A micro-batch of masked labels counts for nothing: no loss of 0, and no token.",
+                ("            if n:  # the mean of no tokens is NaN\n                total += mean * n\n"
+                 "                count += n", "            total += mean * n if n else 0\n"
+                 "            count += n or 1")),
         Mistake("A rank without tokens stops nothing: the others' still count.",
                 lambda losses, tokens: 0.0 if any(not sum(row) for row in tokens) else loss_of_step(losses, tokens)),
     ),
@@ -124,6 +149,21 @@ def _shares(lengths, batch, processes):
     return sum(waiting_share(step, batch, processes) for step in steps) / len(steps)
 
 
+def _longest(lengths, batch):
+    return [max(lengths[n:n + batch]) for n in range(0, len(lengths), batch)]
+
+
+def _against_all(lengths, batch):
+    longest = _longest(lengths, batch)
+    return 1 - sum(longest) / (len(longest) * max(longest))
+
+
+def _in_parts(lengths, batch, processes):
+    part = len(lengths) // processes
+    times = [_longest(lengths[rank * part:(rank + 1) * part], batch) for rank in range(processes)]
+    return 1 - sum(map(sum, times)) / (processes * sum(map(max, zip(*times, strict=True))))
+
+
 def _alone(lengths, batch, processes):
     size = batch * processes
     own = [sum(max(lengths[start + rank * batch:start + (rank + 1) * batch])
@@ -138,12 +178,14 @@ proportional to that length. Then all average their gradients, so nobody goes on
 steps, which share of the processes' time is waiting? The list divides into whole steps. (Padding is work that is
 wasted too, but not waiting.)
 """,
-    cases=(([10, 20, 30, 40], 1, 2), Case(([50, 50, 50, 50], 2, 2), about="rows of one length"),
+    cases=(Case(([50, 50, 50, 50], 2, 2), about="rows of one length"),
+           Case(([10, 40], 1, 2), about="one step of two processes"),
+           Case(([5, 9, 3], 1, 1), about="one process, which waits for nobody"),
+           Case(([30, 10, 20, 40], 1, 4), about="four processes"),
            Case(([10, 40, 20, 20], 2, 2), about="rows that are padded in their own batch"),
-           Case(([10, 20, 100, 400], 1, 2), about="steps of different length"),
+           Case(([10, 20, 100, 400], 1, 2), about="two steps of different length"),
            Case(([100, 10, 10, 100], 1, 2), about="a process that is slow in one step and fast in the next"),
-           Case(([5, 9, 3], 1, 1), about="one process"),
-           Case(([8, 1, 1, 1, 1, 1, 1, 8], 2, 4), about="four processes")),
+           Case(([8, 1, 2, 1, 1, 4, 1, 16], 2, 2), about="two steps with batches of two")),
     draw=_lengths,
     hints=("First one step: how long does each process work, and how long does the step last?",
            "A process works as long as the longest row of its batch; the step lasts as long as the longest of those.",
@@ -160,6 +202,15 @@ wasted too, but not waiting.)
         Mistake("All processes' time passes while the slowest works: `processes` times the step.",
                 ("processes * max(longest)", "max(longest)")),
         Mistake("The step lasts as long as the slowest, not the fastest.", ("max(longest)", "min(longest)")),
+        Mistake("Work and time have changed places: work is what all do together, the step lasts as long as its slowest.",
+                ("worked += sum(longest)", "worked += max(longest)",
+                 "processes * max(longest)", "sum(longest)")),
+        Mistake("They wait in each step for the slowest of that step, not for the slowest of the whole run.",
+                lambda lengths, batch, processes: _against_all(lengths, batch)),
+        Mistake("Process 0 gets the first rows of *every step*: the list is not cut into one part for each.",
+                _in_parts),
+        Mistake("That is padding, which is work too, though wasted. Asked for is the time without work.",
+                lambda lengths, batch, processes: 1 - sum(lengths) / (batch * sum(_longest(lengths, batch)))),
         Mistake("That counts the padding as well: within a batch nobody waits, though places are wasted.",
                 ("worked += sum(longest)", "worked += sum(step)",
                  "processes * max(longest)", "processes * batch * max(longest)")),
