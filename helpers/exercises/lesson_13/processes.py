@@ -202,7 +202,7 @@ wasted too, but not waiting.)
         Mistake("All processes' time passes while the slowest works: `processes` times the step.",
                 ("processes * max(longest)", "max(longest)")),
         Mistake("The step lasts as long as the slowest, not the fastest.", ("max(longest)", "min(longest)")),
-        Mistake("Work and time have changed places: work is what all do together, the step lasts as long as its slowest.",
+        Mistake("Work and time have changed places: work is what all do, the step lasts as long as its slowest.",
                 ("worked += sum(longest)", "worked += max(longest)",
                  "processes * max(longest)", "sum(longest)")),
         Mistake("They wait in each step for the slowest of that step, not for the slowest of the whole run.",
