@@ -176,21 +176,3 @@ def test_newest_complete_checkpoint(steps):
 def test_shard_rows_are_torchs_chunks(rows, processes):
     chunks = [len(chunk) for chunk in torch.zeros(rows, 1).chunk(processes)]
     assert EXERCISES["shard_rows"].solution(rows, processes) == chunks + [0] * (processes - len(chunks))
-
-
-@given(st.integers(1, 300), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(1, 3))
-def test_optimizer_steps_are_counted(rows, batch, accumulation, processes, epochs):
-    steps = 0
-    for _ in range(epochs):
-        waiting = 0
-        for _ in range(0, -(-rows // processes), batch):  # the batches of one process
-            waiting += 1
-            if waiting == accumulation:
-                steps, waiting = steps + 1, 0
-        steps += waiting > 0
-    assert EXERCISES["optimizer_steps"].solution(rows, batch, accumulation, processes, epochs) == steps
-
-
-def test_run_cost_of_the_guanaco_rows_on_an_a100():
-    hours, money = EXERCISES["run_cost"].solution(1000 * 1024, 1, 2415.0, 1, 1.0, 2.0)
-    assert round(hours * 60, 1) == 7.1 and money == 2.0

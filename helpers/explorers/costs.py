@@ -136,7 +136,7 @@ class CostExplorer(Explorer):
             fits = size <= self.memory
             parts += [words(f"{n} ×", 40, y + 13, "end"),
                       tag("rect", x=48, y=y, width=size * scale, height=16, fill=plots.GREEN if fits else plots.GREY),
-                      words(f"{size:.0f} GiB{'' if fits else ', too much'}", 54, y + 13, "start")]
+                      words(f"{size:.0f} GiB{'' if fits else ', too much'}", 54 + size * scale, y + 13, "start")]
         x = 48 + self.memory * scale
         parts += [tag("line", x1=x, x2=x, y1=16, y2=132, stroke="currentColor", stroke_width=2),
                   words(f"{self.memory} GB", x, 12)]

@@ -15,7 +15,7 @@ def packed_positions(lengths: list[int]) -> torch.Tensor:
     return torch.cat([torch.arange(n) for n in lengths]).unsqueeze(0)
 
 
-PACKED_POSITIONS = Exercise(13, packed_positions, "★★ Where does a document begin? · 6 min", """
+PACKED_POSITIONS = Exercise(13, packed_positions, "★ Where does a document begin? · 6 min", """
 Documents of `lengths` tokens stand one after the other in a single row, without padding. Give the model the position of
 each token *within its own document*: for lengths [3, 2] that is [[0, 1, 2, 0, 1]]. The result is int64 of shape
 (1, tokens): one row. From the zeros the model will know where a document begins.

@@ -21,16 +21,22 @@ processes and rounded *up*, and rank 0 gets the first piece. What remains for th
 such a piece is padded to the common height, so that all messages have one size. Return for each rank how many real
 rows it holds, without the padding.
 """,
-    cases=((12, 4), Case((10, 4), about="rows that do not divide"), Case((5, 4), about="a rank that gets nothing"),
-           Case((3, 8), about="fewer rows than processes"), Case((9, 4), about="a last piece of no rows but one short"),
-           Case((7, 1), about="one process"), Case((32_000, 7), about="a vocabulary over seven")),
+    cases=(Case((12, 4), about="rows that divide"), Case((10, 4), about="rows that do not divide"),
+           Case((5, 4), about="a rank that gets nothing"), Case((3, 8), about="fewer rows than processes"),
+           Case((9, 4), about="three full pieces and a rank that gets nothing"), Case((7, 1), about="one process"),
+           Case((32_000, 7), about="a vocabulary over seven")),
     draw=lambda rng: (rng.randint(1, 60), rng.randint(1, 9)),
     hints=("The common height first: how do you divide and round up?",
            "Rank 2 begins at row 2 · height. How many rows are left there? Perhaps fewer than none.",
            "`min(size, rows - rank * size)`, and never below 0; one number for every rank."),
     mistakes=(
         Mistake("Not spread evenly: all pieces but the last ones have the full height, and the end gets what is left.",
-                (PART, "rows // processes + (rank < rows % processes)")),
+                (PART, "rows // processes + (rank < rows % processes)"),
+                (PART, "rows // processes + (rank >= processes - rows % processes)")),
+        Mistake("What remains of a division is 0 where the rows divide: then the last piece is a full one.",
+                (f"[{PART} for rank in range(processes)]", "[size] * (processes - 1) + [rows % size]")),
+        Mistake("That is where each piece begins. Asked for is how many rows it has.",
+                (PART, "min(rows, rank * size)"), (PART, "rank * size")),
         Mistake("The height is rounded up, so the *last* piece is the small one; here it gets all that is left over.",
                 (f"[{PART} for rank in range(processes)]",
                  "[rows // processes] * (processes - 1) + [rows - (processes - 1) * (rows // processes)]")),
@@ -77,6 +83,22 @@ def _folder(rng: random.Random) -> tuple[list[str], int]:
     return rng.sample(names, len(names)), processes
 
 
+def _newest_or_none(names: list[str], processes: int) -> int | None:
+    steps = [int(found[1]) for name in names if (found := re.match(r"step-(\d+)/rank-", name))]
+    whole = whole_checkpoint(names, processes)
+    return whole if steps and whole == max(steps) else None
+
+
+def _last_of_list(names: list[str], processes: int) -> int | None:
+    ranks, answer = {}, None
+    for name in names:
+        found = re.fullmatch(r"step-(\d+)/rank-(\d+)-of-(\d+)\.safetensors", name)
+        if found and int(found[3]) == processes:
+            ranks.setdefault(int(found[1]), set()).add(found[2])
+            answer = int(found[1]) if len(ranks[int(found[1])]) == processes else answer
+    return answer
+
+
 STEPS, NEWEST = "int(found[1]), set()", "step for step, ranks in written.items() if len(ranks) == processes"
 WHOLE_CHECKPOINT = Exercise(13, whole_checkpoint, "★★★ Killed while it saved · 8 min", """
 With FSDP every process writes its own part of a checkpoint: `step-400/rank-0-of-2.safetensors`, written under that
@@ -89,6 +111,7 @@ others had finished theirs. The parts fit together only as they were cut: two pr
            Case((_step(400) + _step(600, "0"), 2), about="a newest step that lacks the part of rank 1"),
            Case((_step(400) + _step(600, "1"), 2), about="a newest step that lacks the part of rank 0"),
            Case((_step(400) + _step(600, end=".part"), 2), about="a newest step with a part that is not renamed yet"),
+           Case((_step(600)[::-1] + _step(400), 2), about="files that are not in the order of the steps"),
            Case((_step(90) + _step(1000), 2), about="steps with different numbers of digits"),
            Case((_step(600, "0123", 4) + _step(400), 2), about="a newest step that was cut for four"),
            Case((_step(600, "1", 2) + _step(600, "0", 4) + _step(400), 2), about="two parts of different cuts"),
@@ -113,6 +136,9 @@ others had finished theirs. The parts fit together only as they were cut: two pr
         Mistake("Compare the steps as numbers: as text, 90 comes behind 1000.",
                 (STEPS, "found[1], set()", f"max(({NEWEST}), default=None)",
                  f"int(max(({NEWEST}), default=0)) or None")),
+        Mistake("The newest step is not whole, but an older one is: look at the next before giving up.",
+                lambda names, processes: _newest_or_none(names, processes)),
+        Mistake("The order of the list says nothing: compare the steps.", _last_of_list),
         Mistake("That is the oldest. Asked for is the newest.", ("max(", "min(")),
         Mistake("Return the step as a number: not its folder.",
                 (f"return max(({NEWEST}), default=None)",
