@@ -37,8 +37,8 @@ def kind(name: str, shapes: list, vocab: int) -> str:
 def shares(step: Callable[[], object], vocab: int, repeat: int = 1, warm: bool = True) -> dict[str, float]:
     """Each kind's share of the CPU time that a step takes within operators, 0 to 1.
 
-    vocab: the size of the vocabulary, by which the head and the loss are told from other products. On a GPU the
-    operators' time on the device counts.
+    vocab: the size of the vocabulary, by which the head and the loss are told from other products. Of a step that runs
+    on a GPU the operators' time there counts.
     """
     if warm:
         step()
@@ -46,9 +46,10 @@ def shares(step: Callable[[], object], vocab: int, repeat: int = 1, warm: bool =
     with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * gpu], record_shapes=True) as seen:
         for _ in range(repeat):
             step()
+    events = seen.key_averages(group_by_input_shape=True)
+    clock = "self_device_time_total" if any(event.self_device_time_total for event in events) else "self_cpu_time_total"
     time = dict.fromkeys(KINDS, 0.0)
-    for event in seen.key_averages(group_by_input_shape=True):
-        spent = event.self_device_time_total if gpu else event.self_cpu_time_total
-        time[kind(event.key, event.input_shapes, vocab)] += spent
+    for event in events:
+        time[kind(event.key, event.input_shapes, vocab)] += getattr(event, clock)
     whole = sum(time.values())
     return {name: spent / whole for name, spent in time.items()}
