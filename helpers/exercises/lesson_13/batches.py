@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import torch
 
@@ -66,6 +67,11 @@ def _micro(rng: random.Random, *shapes: tuple[int, int], kept: float = 0.6) -> t
     return [normal(rng, *shape).abs() for shape in shapes], labels
 
 
+def _weighed(losses: list, labels: list, weight: Callable[[torch.Tensor], int]) -> torch.Tensor:
+    means = [loss[label != -100].mean().nan_to_num() for loss, label in zip(losses, labels, strict=True)]
+    return sum(mean * weight(loss) for mean, loss in zip(means, losses, strict=True)) / sum(map(weight, losses))
+
+
 def _given(losses: list, labels: list, about: str = "") -> Case:
     return Case(([torch.tensor(loss) for loss in losses], [torch.tensor(label) for label in labels]), about)
 
@@ -105,8 +111,14 @@ is -100 where a token does not count. Return what *one* large batch would have a
                 "the first repair.)", ("total / sum((label != -100).sum() for label in labels)", "total")),
         Mistake("Divided by the number of micro-batches, not of labels.",
                 ("sum((label != -100).sum() for label in labels)", "len(labels)")),
-        Mistake("Divided by the labels of the last micro-batch only.",
-                ("sum((label != -100).sum() for label in labels)", "(labels[-1] != -100).sum()")),
+        Mistake("Divided by the labels of one micro-batch only.",
+                ("sum((label != -100).sum() for label in labels)", "(labels[-1] != -100).sum()"),
+                ("sum((label != -100).sum() for label in labels)", "(labels[0] != -100).sum()")),
+        Mistake("The labels have been divided by already: the number of micro-batches does not come in.",
+                ("for label in labels)", "for label in labels) / len(losses)")),
+        Mistake("Micro-batches weigh by their tokens, or by their rows. They must weigh by their labels.",
+                lambda losses, labels: _weighed(losses, labels, torch.numel), lambda losses, labels: _weighed(
+                    losses, labels, len)),
         Mistake("The token 0 is a label like any other. Only -100 is none.", ("label != -100", "label > 0")),
         Mistake("The mean over rows of their own means: rows with few labels weigh more.",
                 lambda losses, labels: torch.cat([
