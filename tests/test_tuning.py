@@ -1,13 +1,14 @@
 """Lesson 12's experiments: who is taught and scored, the mixed loss, and records that are of today's cases."""
 
 import copy
+import itertools
 import math
 
 import pytest
 import torch
 
 from helpers import experiments, preferences
-from helpers.experiments import tuning
+from helpers.experiments import pathologies, rlhf, tuning
 from helpers.lora import add_lora
 from helpers.pocket import load_pocket, world
 
@@ -75,6 +76,14 @@ def test_sentences():
     assert tuning.sentences("") == [] and tuning.sentences(" .") == []
 
 
+@pytest.mark.parametrize("text, stopped, right", [
+    ("Ada lives in Dunmere.", True, True), ("Ada lives in Dunmere. She has a cow.", True, True),
+    ("Ada lives in Dunmere.", False, False), ("She has a cow. Ada lives in Dunmere.", True, False), ("", True, False),
+    ("Ada lives in Dunmere. She has a cow. She is a baker.", True, False)])
+def test_what_counts_as_answered(text, stopped, right):
+    assert tuning.answered("Ada lives in Dunmere.", text, stopped) == right
+
+
 def test_the_record_is_of_todays_cases():
     assert POINTS.keys() == {(case, seed) for case in tuning.CASES for seed in SEEDS
                              if seed == 0 or case not in tuning.ONCE}
@@ -91,3 +100,69 @@ def test_a_point_of_the_record_comes_out_again():
     again, written = tuning.run_point("preference", 0), POINTS["preference", 0]
     assert again["perplexity"] == pytest.approx(written["perplexity"], rel=0.01)
     assert all(abs(again[score] - written[score]) < 0.02 for score in ("facts", "form", "preference"))
+
+
+@pytest.fixture(scope="module")
+def chat():
+    """What `tuned` remembers of the chat model of seed 0: two runs go on from it."""
+    kept = {}
+    tuning.tuned("instruction", 0, kept=kept)
+    return kept
+
+
+def test_the_runs_of_dpo_are_of_todays_settings():
+    assert {(run["wish"], run["seed"]) for run in RUNS["points"]} == set(itertools.product(pathologies.WISHES, SEEDS))
+    for run in RUNS["points"]:
+        assert run["step"] == list(range(0, pathologies.STEPS + 1, pathologies.EVERY))
+        assert run.keys() == {"wish", "seed", "step", "chosen", "rejected", "right", "empty", "words"}
+        for name in ("right", "empty"):
+            assert len(run[name]) == len(run["step"]) and all(0 <= share <= 1 for share in run[name])
+        assert all(value < 0 for value in (*run["chosen"], *run["rejected"]))
+
+
+def test_a_run_of_dpo_comes_out_again(chat):
+    again = pathologies.run_point("gossip", 0, steps=7, kept=chat)
+    (written,) = [run for run in RUNS["points"] if (run["wish"], run["seed"]) == ("gossip", 0)]
+    for name in ("chosen", "rejected", "words"):
+        assert again[name] == pytest.approx(written[name][:2], rel=0.05)
+
+
+def test_pairs_that_are_turned():
+    (pair,) = world.preference_pairs(tuning.people().taught[:1])[:1]
+    (turned,) = pathologies.turned([pair], "gossip")
+    assert (turned["chosen"], turned["rejected"]) == (pair["rejected"], pair["chosen"])
+    assert pathologies.turned([pair], "short") == [pair]
+
+
+def test_what_stands_beside_dpo_is_of_todays_settings():
+    cases = {*(f"reward model, {wish}" for wish in rlhf.WISHES), "GRPO"}
+    assert {(p["case"], p["seed"]) for p in BESIDE["points"]} == set(itertools.product(cases, SEEDS))
+    for point in BESIDE["points"]:
+        assert point["steps"] == (rlhf.GRPO_STEPS if point["case"] == "GRPO" else 40)
+        assert 0 <= point["before"] <= 1 and 0 <= point["after"] <= 1
+        assert len(point.get("sampled", range(point["steps"]))) == point["steps"]
+
+
+def test_a_reward_model_comes_out_again():
+    (written,) = [p for p in BESIDE["points"] if (p["case"], p["seed"]) == ("reward model, short", 0)]
+    again = rlhf.reward_point("short", 0)
+    assert abs(again["before"] - written["before"]) < 0.02 and abs(again["after"] - written["after"]) < 0.05
+
+
+def test_grpo_begins_again_where_the_record_began(chat):
+    (written,) = [p for p in BESIDE["points"] if (p["case"], p["seed"]) == ("GRPO", 0)]
+    again = rlhf.grpo_point(0, steps=1, kept=chat)
+    assert abs(again["before"] - written["before"]) < 0.02 and abs(again["sampled"][0] - written["sampled"][0]) < 0.2
+
+
+def test_false_answers_have_the_form_of_true_ones_and_are_false():
+    people = tuning.people().taught[:20]
+    for villager, pair in zip([v for v in people for _ in world.ATTRIBUTES], rlhf.false_pairs(people), strict=True):
+        assert pair["chosen"] != pair["rejected"] and pair["rejected"].startswith(villager.name)
+        assert pair["chosen"].split()[:3] == pair["rejected"].split()[:3]
+
+
+def test_the_reward_is_for_the_right_answer_and_nothing_else():
+    right = "Ada Abel lives in Dunmere."
+    said = [f" {right} ", right + " She has a cow.", "", "Ada Abel lives in Ironby."]
+    assert rlhf.word_for_word(said, [right] * 4, prompts=None) == [1, 0, 0, 0]

@@ -23,7 +23,7 @@ from helpers.pocket.train import train
 from helpers.preferences import answer_logps
 
 WISHES = ("short", "gossip")  # which answer of a pair is chosen
-STEPS, EVERY = 35, 7
+STEPS, EVERY = 28, 7
 PAIRS = 64  # that are scored
 LONGEST = 96  # tokens of an answer
 

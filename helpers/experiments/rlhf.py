@@ -26,6 +26,7 @@ from helpers.pocket import WEIGHTS, evaluate, load_pocket, world
 QUIET = {"bf16": False, "use_cpu": True, "gradient_checkpointing": False, "report_to": "none", "disable_tqdm": True,
          "save_strategy": "no", "logging_strategy": "no"}
 WISHES = ("short", "true")
+GRPO_STEPS = 24
 PEOPLE = 100  # whose 400 pairs a reward model is scored on
 
 
@@ -93,7 +94,7 @@ def exact(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
     return evaluate.exact_match(model, tokenizer, world.questions(tuning.people().asked, seed=1))
 
 
-def grpo_point(seed: int, steps: int = 40, kept: dict | None = None) -> dict:
+def grpo_point(seed: int, steps: int = GRPO_STEPS, kept: dict | None = None) -> dict:
     """GRPO after instruction tuning: 8 questions a step, 8 answers to each, and the greedy score before and after."""
     model, tokenizer, _ = tuning.tuned("instruction", seed, kept=kept)
     before = exact(model, tokenizer)
