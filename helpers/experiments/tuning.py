@@ -190,6 +190,7 @@ CASES: dict[str, tuple[Stage, ...]] = {
     "domain, instruction": (DOMAIN, INSTRUCTION),
     "domain, instruction, preference": (DOMAIN, INSTRUCTION, PREFERENCE),
     **{f"mixture {i}:{p}:{d}": (stage,) for (i, p, d), stage in MIXTURES.items()},
+    "mixture 1:1:0, preference": (MIXTURES[1, 1, 0], PREFERENCE),
 }
 
 
