@@ -199,8 +199,8 @@ def ipo_losses(chosen, rejected, ref_chosen, ref_rejected, chosen_tokens, reject
 The first four are log-probabilities of whole answers: sums, which grow with every token. Write it so that the margin is
 the difference of what each answer gained *per token*, as TRL does today. One loss for each pair.
 """,
-    cases=((torch.tensor([-6.0]), torch.tensor([-20.0]), torch.tensor([-8.0]), torch.tensor([-18.0]),
-            torch.tensor([4]), torch.tensor([10]), 0.5),
+    cases=((torch.tensor([-6.0, -4.0]), torch.tensor([-20.0, -9.0]), torch.tensor([-8.0, -5.0]),
+            torch.tensor([-18.0, -8.0]), torch.tensor([4, 2]), torch.tensor([10, 8]), 0.5),
            Case(_pairs(random.Random(2), 3, 0.5), about="three pairs"),
            Case(_pairs(random.Random(3), 2, 0.1), about="a beta of 0.1")),
     draw=lambda rng: _pairs(rng, rng.randint(1, 4), rng.choice((0.1, 0.25, 0.5, 2.0))),
@@ -222,7 +222,10 @@ the difference of what each answer gained *per token*, as TRL does today. One lo
                 ("1 / (2 * beta)", "1 / beta"), ("1 / (2 * beta)", "1 / 2 * beta")),
         Mistake("That is DPO's loss: it wants the margin ever larger. IPO's has a target.",
                 (f"({MARGIN} - 1 / (2 * beta)) ** 2", f"-torch.nn.functional.logsigmoid(beta * ({MARGIN}))")),
-        Mistake("The margin has the other sign: it is the chosen answer that should gain.", (MARGIN, "lost - gained")),
+        Mistake("Margin and target do not have the same sign: the chosen answer should gain, and by 1 / (2·beta).",
+                (MARGIN, "lost - gained")),
+        Mistake("What the rejected answer gained is taken away from what the chosen one did, not added.",
+                (MARGIN, "gained + lost")),
         Mistake("The gains were multiplied by the tokens: per token means divided.",
                 (") / chosen_tokens", ") * chosen_tokens", ") / rejected_tokens", ") * rejected_tokens")),
         Mistake("The distance to the target is not squared.", (") ** 2", ")"), (") ** 2", ").abs()")),
