@@ -35,6 +35,8 @@ SLOW = (
     "tests/test_experiments.py",
     "tests/test_laptop_ladders.py",
     "tests/test_laptop_records.py",
+    "tests/test_laptop_tuning.py",
+    "tests/test_domain.py",
     "tests/test_exercises.py",
     "tests/test_corpus.py",
 )
