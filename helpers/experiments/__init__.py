@@ -3,7 +3,7 @@
 A sweep is a module here with a list `CASES`; its record holds one point per case and seed. A lesson draws the record
 and trains one of its points again, live. Interrupted, a sweep goes on where it stopped.
 
-LAPTOP = ("laptop_formats", "laptop_weights", "laptop_ranks", "laptop_recovery")
+LAPTOP = ("laptop_formats", "laptop_weights", "laptop_ranks", "laptop_recovery", "laptop_tuning")
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from helpers.pocket.train import Batch, question_batches, train
 
 FOLDER = pathlib.Path(__file__).parent
 NAMES = ("ranks", "family", "recovery")
-LAPTOP = ("laptop_formats", "laptop_weights", "laptop_ranks", "laptop_recovery")
+LAPTOP = ("laptop_formats", "laptop_weights", "laptop_ranks", "laptop_recovery", "laptop_tuning")
 SEEDS = (0, 1, 2)
 STEPS = 100
 
