@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SLOW = (
     "tests/test_lesson_10.py",
     "notebooks/10_fine_tuning_llama_2.ipynb",
+    "notebooks/12_three_ways_to_tune.ipynb",
     "notebooks/07_how_low_is_low_rank.ipynb",
     "notebooks/08_the_peft_family.ipynb",
     "notebooks/09_qlora_from_scratch.ipynb",
@@ -33,6 +34,8 @@ SLOW = (
     "tests/test_make.py",
     "tests/test_notebook_tools.py",
     "tests/test_experiments.py",
+    "tests/test_tuning.py",
+    "tests/test_preferences.py",
     "tests/test_laptop_ladders.py",
     "tests/test_laptop_records.py",
     "tests/test_laptop_tuning.py",

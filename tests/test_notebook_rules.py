@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from notebook_tools import canonical, leftovers, rules, run
+from notebook_tools import canonical, effort, leftovers, rules, run
 
 ROOT = rules.ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -30,8 +30,9 @@ def test_notebook_is_canonical(path):
 
 def good():
     first = "# A title\n\nA promise.\n\n" + " ".join(rules.COURSE.badges(PATH.name)) + "\n\n" + " · ".join(rules.CARD)
+    first += " · 40 minutes: 5 to read and run, 35 for the exercises"
     parts = [f"## {part}" for part in rules.PARTS]
-    last = "\n".join([parts[0], *["### ★★ Spot the bug · 8 min"] * 4, *parts[1:]])
+    last = "\n".join([parts[0], *["### ★★ Spot the bug · 8 min"] * 4, "## After the exercises", *parts[1:]])
     figure = new_output("display_data", {"image/png": "aGk=", "text/plain": "A line."},
                         metadata={"image/png": {"alt": "A line."}})
     cells = [
@@ -78,6 +79,11 @@ BAD = [
     ("exercises", lambda nb, code: set_source(nb.cells[-1], nb.cells[-1].source.replace("### ★★ Spot", "Spot", 1))),
     ("exercises", lambda nb, code: set_source(nb.cells[-1], nb.cells[-1].source.replace("Spot the bug", "Think"))),
     ("exercises", lambda nb, code: set_source(nb.cells[-1], nb.cells[-1].source.replace("· 8 min", "", 1))),
+    ("time_on_the_card", lambda nb, code: set_source(nb.cells[0], nb.cells[0].source.replace("5 to", "15 to"))),
+    ("time_on_the_card", lambda nb, code: set_source(nb.cells[-1], nb.cells[-1].source.replace("· 8", "· 9"))),
+    ("frame", lambda nb, code: set_source(nb.cells[2], "word " * 2201)),
+    ("frame", lambda nb, code: nb.cells.extend(copy.deepcopy(code[1:2] * 45))),
+    ("frame", lambda nb, code: set_source(nb.cells[-1], nb.cells[-1].source.replace("· 8 min", "· 12 min"))),
     ("cell_length", lambda nb, code: set_source(code[2], "x = 1\n" * 21)),
     ("cell_length", lambda nb, code: [set_source(cell, "x = 1\n" * 8) for cell in code[1:]]),
     ("executed", lambda nb, code: code[1].update(execution_count=None)),
@@ -110,6 +116,11 @@ BAD = [
     ("metadata", lambda nb, code: nb.metadata.update(widgets={})),
     ("metadata", lambda nb, code: nb.metadata.update(vscode={})),
     ("metadata", lambda nb, code: code[1].metadata.update(execution={})),
+    ("metadata", lambda nb, code: code[1].metadata.update(jupyter={"source_hidden": True})),
+    ("folded", lambda nb, code: code[2].metadata.update(tags=["hide-input"])),
+    ("folded", lambda nb, code: nb.cells[2].metadata.update(tags=["hide-input"])),
+    ("folded", lambda nb, code: (code[4].metadata.update(tags=["hide-input"]), set_source(code[4], "# @title A"))),
+    ("folded", lambda nb, code: nb.cells[2].metadata.update(tags=["digression"])),
     ("metadata", lambda nb, code: code[1].outputs.append(new_output("display_data", {canonical.WIDGET_VIEW: {}}))),
     ("safe_code", lambda nb, code: set_source(code[1], "load('x', trust_remote_code=True)")),
     ("safe_code", lambda nb, code: set_source(code[1], "import torch; torch.load('x.pt')")),
@@ -156,6 +167,50 @@ def tag_in_helpers(cell, text):
 
 def test_good_notebook_keeps_every_rule():
     assert rules.problems(good(), PATH) == rules.advice(good(), PATH) == []
+
+
+def test_what_is_folded_is_folded_in_every_editor():
+    notebook = good()
+    drawn, heading = rules.code_cells(notebook)[2], notebook.cells[2]
+    set_source(drawn, "# @title A line\nshow(fig, alt='A line.')")
+    set_source(heading, "### Digression: why?")
+    drawn.metadata["tags"], heading.metadata["tags"] = ["hide-input"], ["digression"]
+    notebook = canonical.canonical(notebook)
+    assert rules.problems(notebook, PATH) == []
+    assert rules.code_cells(notebook)[2].metadata == {
+        "cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
+    assert notebook.cells[2].metadata == {"jp-MarkdownHeadingCollapsed": True, "tags": ["digression"]}
+
+
+def test_effort_counts_exercises_tasks_and_digressions_apart():
+    code, drawn = new_code_cell("1"), new_code_cell("2", metadata={"tags": ["hide-input"]})
+    notebook = new_notebook(cells=[
+        new_markdown_cell("# T"), code, drawn, new_markdown_cell("### Write it · 4 min"), code,
+        new_markdown_cell("### Digression: more"), code, new_markdown_cell("### ★ An exercise · 7 min\n\nthree words"),
+        code, new_markdown_cell("## Sources\n\nthe end")])
+    found = effort.measure(notebook)
+    assert found == effort.Effort(words=2 + 6 + 4, cells=3, folded=1, exercises=1, tasks_minutes=4, exercise_minutes=7)
+    assert found.minutes == 10 and found.card == "20 minutes: 10 to read and run, 10 for the exercise"
+    assert found.short == "10 + 10 min" and found.too_long == []
+
+
+LONG = ("03", "06", "07", "08", "10", "11")  # written before there was a frame, and still longer than it
+NO_EXERCISES_CUT = ("01", "02", "04", "05", "09")  # their exercises take 40 to 50 minutes
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_lesson_keeps_to_its_frame(path):
+    too_long = effort.measure(nbformat.read(path, as_version=4)).too_long
+    if path.name[:2] in NO_EXERCISES_CUT:
+        too_long = [excess for excess in too_long if "exercises" not in excess]
+    assert bool(too_long) == (path.name[:2] in LONG), too_long or "it keeps to its frame now: take it off the list"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_readme_says_the_times_of_the_cards(path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert effort.in_readme(readme, path.name, "another") != readme, "README has no row for it"
+    assert effort.in_readme(readme, path.name, effort.measure(nbformat.read(path, as_version=4)).short) == readme
 
 
 @pytest.mark.parametrize("text", [

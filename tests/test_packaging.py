@@ -91,7 +91,8 @@ def test_readme_row_has_title_time_and_colab_badge(name):
     (row,) = [line for line in README.splitlines() if f"(notebooks/{name})" in line and line.startswith("|")]
     first = nbformat.read(ROOT / "notebooks" / name, as_version=4).cells[0].source
     assert re.search(r"\[([^\]]+)\]\(notebooks/", row)[1] in first.splitlines()[0]
-    assert re.search(r"\| (\d+) min", row)[1] == re.search(r"(\d+) min", first)[1]  # as on the lesson's card
+    assert re.search(r"\| (\d+) \+ (\d+) min \|", row).groups() == re.search(  # as on the lesson's card
+        r"(\d+) to read and run, (\d+) for", first).groups()
     assert rules.COURSE.badges(name)[0] in row
 
 

@@ -38,10 +38,10 @@ from helpers.lora import add_lora, disabled
 from helpers.pocket import world
 from helpers.pocket.evaluate import label_losses
 from helpers.pocket.train import Batch
+from helpers.preferences import dpo_loss
 
 NAME = "laptop_tuning"
 PAIRS = experiments.FOLDER / "laptop_pairs.json"
-BETA = 0.1
 STEPS, BATCH = 16, 2
 LADDER = (1.5e-4, *sweep.LADDER[:3])  # preference did best at 5e-4, the lowest of a first try: all got one more
 TOKENS = 48  # of an answer: those that pairs were made of, and those that are scored
@@ -102,7 +102,7 @@ def pair_batches(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Batc
 
 
 class Preference(nn.Module):
-    """DPO's loss of a model with LoRA (Rafailov et al. 2023, arXiv 2305.18290, equation 7), for `train`.
+    """The DPO loss of a model with LoRA, for `train`; `preferences.preference_loss` with a head for answers only.
 
     Rows alternate: chosen, rejected. The reference is the model with its branches switched off.
     """
@@ -121,8 +121,8 @@ class Preference(nn.Module):
     def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, use_cache: bool = False) -> SimpleNamespace:
         with torch.no_grad(), disabled(self.model):
             reference = self.log_probabilities(input_ids, labels)
-        gain = self.log_probabilities(input_ids, labels) - reference
-        return SimpleNamespace(loss=-F.logsigmoid(BETA * (gain[0::2] - gain[1::2])).mean())
+        own = self.log_probabilities(input_ids, labels)
+        return SimpleNamespace(loss=dpo_loss(own[0::2], own[1::2], reference[0::2], reference[1::2]).mean())
 
 
 def four_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:

@@ -12,11 +12,15 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FOLDS = {  # what a tag asks of the editors: JupyterLab folds the code or the section, Colab shows the code as a form
+    "hide-input": {"cellView": "form", "jupyter": {"source_hidden": True}},
+    "digression": {"jp-MarkdownHeadingCollapsed": True},
+}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # a random model id, which no reader can open
 
 
 def canonical(notebook: NotebookNode) -> NotebookNode:
-    """A copy of the notebook in canonical form: format 4.5, fixed metadata, tags only, stable ids, merged streams.
+    """A copy of the notebook in canonical form: 4.5, fixed metadata, tags with their folds, stable ids, merged streams.
 
     Execution counts become 1..n over the code cells that were executed; a cell without one keeps None.
     """
@@ -25,7 +29,8 @@ def canonical(notebook: NotebookNode) -> NotebookNode:
         source = cell.source.rstrip()
         new = {"cell_type": cell.cell_type, "id": _cell_id(cell, source, ids), "metadata": {}, "source": source}
         if tags := sorted(set(cell.metadata.get("tags", []))):
-            new["metadata"] = {"tags": tags}
+            folds = {key: value for tag in tags for key, value in FOLDS.get(tag, {}).items()}
+            new["metadata"] = {**folds, "tags": tags}
         if cell.cell_type == "code":
             executed = cell.get("execution_count") is not None
             count += executed

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from notebook_tools import canonical, leftovers, release, source
+from notebook_tools import canonical, effort, leftovers, release, source
 
 ROOT = release.ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -62,6 +62,19 @@ def anatomy(notebook: NotebookNode, path: Path) -> Iterator[str]:
     for part in PARTS if not path.name.startswith("00") else ():
         if not re.search(rf"^## {part}", prose, re.MULTILINE):
             yield f"the part '## {part}' is missing"
+
+
+def time_on_the_card(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """The card says how long the lesson and its exercises take, as notebook_tools.effort estimates it for all alike."""
+    wanted = effort.measure(notebook).card
+    if wanted not in notebook.cells[0].source:
+        yield f"the card must say '{wanted}': python -m notebook_tools.effort --write"
+
+
+def frame(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """A lesson is no longer than a tired student can take."""
+    yield from (f"the lesson has {excess}: cut it, or make a part a digression"
+                for excess in effort.measure(notebook).too_long)
 
 
 def exercises(notebook: NotebookNode, path: Path) -> Iterator[str]:
@@ -152,11 +165,25 @@ def metadata(notebook: NotebookNode, path: Path) -> Iterator[str]:
     for key in sorted(set(notebook.metadata) - set(canonical.METADATA)):
         yield f"metadata.{key} must go: run make notebooks"
     for cell in notebook.cells:
-        for key in sorted(set(cell.metadata) - {"tags"}):
+        folds = {key for tag in cell.metadata.get("tags", []) for key in canonical.FOLDS.get(tag, {})}
+        for key in sorted(set(cell.metadata) - folds - {"tags"}):
             yield f"cell {cell.id} has metadata.{key}: run make notebooks"
         for output in cell.get("outputs", []):
             if canonical.WIDGET_VIEW in output.get("data", {}):
                 yield f"cell {cell.id} has a widget view, which no reader can open: run make notebooks"
+
+
+def folded(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """What is folded says what it is: code that only draws by its title, a digression by its heading."""
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "hide-input" in tags and not (cell.cell_type == "code" and re.match(r"# ?@title \S", cell.source)):
+            yield f"cell {cell.id} is folded (hide-input): its first line must be '# @title what it draws'"
+        if "hide-input" in tags and cell.cell_type == "code" and not cell.outputs:
+            yield f"cell {cell.id} is folded (hide-input) and shows nothing: fold only what draws"
+        heading = cell.cell_type == "markdown" and re.match(r"###+ Digression: \S", cell.source)
+        if "digression" in tags and not heading:
+            yield f"cell {cell.id} is folded (digression): it must be a heading, '### Digression: its title'"
 
 
 def safe_code(notebook: NotebookNode, path: Path) -> Iterator[str]:
@@ -210,9 +237,9 @@ def nothing_twice(notebook: NotebookNode, path: Path) -> Iterator[str]:
 
 
 RULES = (
-    setup_cell, first_cell, exercises, executed, nbval_marks, clean_text, images, metadata, safe_code, in_helpers,
-    no_marks, nothing_twice)
-ADVICE = (anatomy, cell_length)
+    setup_cell, first_cell, time_on_the_card, exercises, executed, nbval_marks, clean_text, images, metadata, folded,
+    safe_code, in_helpers, no_marks, nothing_twice)
+ADVICE = (anatomy, cell_length, frame)
 
 
 def problems(notebook: NotebookNode, path: Path) -> list[str]:
