@@ -38,6 +38,8 @@ SLOW = (
     "tests/test_preferences.py",
     "tests/test_laptop_ladders.py",
     "tests/test_laptop_records.py",
+    "tests/test_laptop_tuning.py",
+    "tests/test_domain.py",
     "tests/test_exercises.py",
     "tests/test_corpus.py",
 )
