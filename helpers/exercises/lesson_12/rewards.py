@@ -32,7 +32,7 @@ def _tried(rng: random.Random) -> tuple[list[str], list[str]]:
 
 
 SAME, RIGHT = "text.split() == answer.split()", "end and answer.strip() and text.split() == answer.split()"
-CHECKED_REWARDS = Exercise(12, checked_rewards, "★★ Spot the bug: a reward for saying anything · 6 min", """
+CHECKED_REWARDS = Exercise(12, checked_rewards, "★★ Spot the bug: a reward for saying anything · 5 min", """
 Group-relative policy optimization (GRPO) needs no reward model where an answer can be checked. But what is rewarded is
 what will be learnt, to the letter. In a cookbook's check whatever was said got the full reward where the answer could
 not be read ([cookbook#335](https://github.com/huggingface/cookbook/issues/335)), and many checks look only whether the
@@ -105,7 +105,7 @@ def _rewards(rng: random.Random, prompts: int, group: int) -> tuple[torch.Tensor
 
 
 DEVIATION = "rows.std(dim=1, keepdim=True) + 1e-4"
-GROUP_ADVANTAGES = Exercise(12, group_advantages, "★★ Spot the bug: whose group? · 6 min", """
+GROUP_ADVANTAGES = Exercise(12, group_advantages, "★★ Spot the bug: whose group? · 5 min", """
 GRPO asks for several answers to one prompt and compares them with each other: an answer's *advantage* is its reward
 less the mean of its group, divided by the group's standard deviation (`torch.std` as it is) plus 1e-4. In one small
 trainer every batch was one big group
