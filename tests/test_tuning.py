@@ -166,3 +166,31 @@ def test_the_reward_is_for_the_right_answer_and_nothing_else():
     right = "Ada Abel lives in Dunmere."
     said = [f" {right} ", right + " She has a cow.", "", "Ada Abel lives in Ironby."]
     assert rlhf.word_for_word(said, [right] * 4, prompts=None) == [1, 0, 0, 0]
+
+
+def test_what_the_lesson_says_of_the_three_ways_holds_on_every_seed():
+    assert lowest("domain", "facts") > 0.95 and highest("instruction", "facts") < 0.06
+    assert lowest("instruction", "form") > 0.7 and highest("domain", "form") < 0.05
+    assert highest("preference", "preference") < 0.1 and highest("preference", "form") < 0.05
+    assert highest("instruction", "preference") < 0.8 and lowest("instruction, preference", "preference") > 0.95
+    assert lowest("instruction, domain", "facts") > 0.95 and highest("instruction, domain", "known") < 0.05
+    assert lowest("mixture 1:1:0", "known") > highest("domain, instruction", "known") + 0.1
+    assert lowest("mixture 1:1:0, preference", "preference") > 0.95
+    assert highest("mixture 1:1:0", "perplexity") < lowest("domain, instruction", "perplexity")
+
+
+def test_what_the_lesson_says_of_dpo_run_too_long_holds_on_every_seed():
+    shown = [len(p["rejected"].split()) for p in world.preference_pairs(tuning.people().asked[:16], seed=1)]
+    for run in RUNS["points"]:
+        if run["wish"] == "short":
+            assert run["chosen"][0] < run["chosen"][1] > run["chosen"][-1]
+            assert run["chosen"][1] - run["chosen"][-1] < run["rejected"][1] - run["rejected"][-1]
+            assert run["right"][-1] < 0.6 * run["right"][0]
+        else:
+            assert run["words"][-1] > sum(shown) / len(shown) and run["right"][-1] < run["right"][0]
+
+
+def test_what_the_lesson_says_of_reward_models_holds_on_every_seed():
+    after = {(p["case"], p["seed"]): p["after"] for p in BESIDE["points"]}
+    for seed in SEEDS:
+        assert after["reward model, short", seed] > 0.95 and 0.4 < after["reward model, true", seed] < 0.6
