@@ -50,7 +50,7 @@ def test_controls_set_what_is_shown_and_show_what_is_set():
     explorer.controls["prose"].value = True
     explorer.controls["beside"].value = "domain"
     assert explorer.case == "mixture 1:1:0" and explorer.compared["facts"] == [1.0, 0.9]
-    assert "domain: 95 % (90 to 100)" in explorer.report()
+    assert "beside it 95 % (90 to 100)" in explorer.report() and "domain (2 seeds)" in explorer.report()
     explorer.set(instruction=False, beside=NOTHING)
     assert explorer.controls["instruction"].value is False and explorer.controls["beside"].value == NOTHING
     assert "domain" not in explorer.report()
@@ -77,6 +77,14 @@ def test_dots_stand_further_right_the_better_the_score():
     explorer.set(beside="domain")
     assert len(circles(explorer)) == 4 * (1 + 2) and len({colour for _, _, colour in circles(explorer)}) == 2
     assert all(150 <= x <= 510 for x, _, _ in circles(explorer))
+
+
+def test_a_perplexity_off_the_scale_is_a_ring_at_the_left_end():
+    explorer = mix_the_losses({"points": [*RECORD["points"], point("mixture 0:1:1", perplexity=6.8e7)]})
+    explorer.set(prose=True, preference=True)
+    explorer.set(instruction=False)
+    assert explorer.limits == (1.75, 20.0) and "68,000,000" in explorer.report()
+    assert len(circles(explorer)) == 3 and '<circle cx="158.0" cy="126" r="5" fill="none"' in explorer.shown.value
 
 
 def test_a_record_without_a_base_is_named():
