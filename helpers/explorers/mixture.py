@@ -97,8 +97,8 @@ class MixtureExplorer(Explorer):
                     look = {"fill": "none", "stroke": colour, "stroke_width": 2} if off else {"fill": colour}
                     parts.append(tag("circle", cx=self._place(score, value), cy=y, r=radius, **look))
         keys = [("the mixture, each seed", plots.TRAINED)] + [(self.beside, plots.BLUE)] * bool(self.compared)
-        drawing = svg(f"0 0 {WIDTH} {10 + STEP * len(SCORES)}", f"The four scores of {self.case}; better is right", *parts)
-        return drawing + line(legend(keys) + "stroke: the base; better is right")
+        view, label = f"0 0 {WIDTH} {10 + STEP * len(SCORES)}", f"The four scores of {self.case}; better is right"
+        return svg(view, label, *parts) + line(legend(keys) + "stroke: the base; better is right")
 
     def _place(self, score: str, value: float) -> float:
         """Where a score stands on its line, in pixels. Better is to the right: perplexity falls that way."""
