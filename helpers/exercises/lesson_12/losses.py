@@ -111,7 +111,7 @@ def _answers(rng: random.Random, rows: int, length: int) -> tuple:
 
 
 KNOWN, TERM = "labels[:, 1:] != -100", "(d.exp() - d - 1).mean()"
-DRIFT = Exercise(12, drift, "★★ How far from the reference? · 6 min", """
+DRIFT = Exercise(12, drift, "★★ How far from the reference? · 5 min", """
 GRPO may add a price for leaving the reference: for every token of an answer `e^d - d - 1`, where `d` is the reference's
 log-probability of that token less the model's own. It is never negative, and its mean estimates how far the two have
 drifted apart ([J. Schulman](http://joschu.net/blog/kl-approx.html)). Give its mean over the batch's labelled tokens.
@@ -184,7 +184,7 @@ def _pairs(rng: random.Random, count: int, beta: float) -> tuple:
 
 
 MARGIN = "gained - lost"
-IPO_LOSSES = Exercise(12, ipo_losses, "★★★ Spot the bug: the longer answer's margin · 8 min", """
+IPO_LOSSES = Exercise(12, ipo_losses, "★★★ Spot the bug: the longer answer's margin · 7 min", """
 IPO, a cousin of DPO, wants a margin of a certain size, no more: its loss is (margin - 1/(2β))². TRL's first version
 gave longer answers another target than short ones
 ([trl#1265](https://github.com/huggingface/trl/pull/1265), [trl#1677](https://github.com/huggingface/trl/issues/1677)).

@@ -105,7 +105,7 @@ def _rewards(rng: random.Random, prompts: int, group: int) -> tuple[torch.Tensor
 
 
 DEVIATION = "rows.std(dim=1, keepdim=True) + 1e-4"
-GROUP_ADVANTAGES = Exercise(12, group_advantages, "★★ Spot the bug: whose group? · 6 min", """
+GROUP_ADVANTAGES = Exercise(12, group_advantages, "★★ Spot the bug: whose group? · 5 min", """
 GRPO asks for several answers to one prompt and compares them with each other: an answer's *advantage* is its reward
 less the mean of its group, divided by the group's standard deviation (`torch.std` as it is) plus 1e-4. In one small
 trainer every batch was one big group
