@@ -7,6 +7,7 @@ import re
 import pytest
 
 from helpers import experiments
+from helpers.experiments import tuning
 from helpers.explorers.mixture import NOTHING, PARTS, SCORES, mix_the_losses
 
 
@@ -49,7 +50,7 @@ def test_controls_set_what_is_shown_and_show_what_is_set():
     explorer.controls["prose"].value = True
     explorer.controls["beside"].value = "domain"
     assert explorer.case == "mixture 1:1:0" and explorer.compared["facts"] == [1.0, 0.9]
-    assert "domain: 95 % (90 to 100)" in explorer.report()
+    assert "beside it 95 % (90 to 100)" in explorer.report() and "domain (2 seeds)" in explorer.report()
     explorer.set(instruction=False, beside=NOTHING)
     assert explorer.controls["instruction"].value is False and explorer.controls["beside"].value == NOTHING
     assert "domain" not in explorer.report()
@@ -78,12 +79,21 @@ def test_dots_stand_further_right_the_better_the_score():
     assert all(150 <= x <= 510 for x, _, _ in circles(explorer))
 
 
+def test_a_perplexity_off_the_scale_is_a_ring_at_the_left_end():
+    explorer = mix_the_losses({"points": [*RECORD["points"], point("mixture 0:1:1", perplexity=6.8e7)]})
+    explorer.set(prose=True, preference=True)
+    explorer.set(instruction=False)
+    assert explorer.limits == (1.75, 20.0) and "68,000,000" in explorer.report()
+    assert len(circles(explorer)) == 3 and '<circle cx="158.0" cy="126" r="5" fill="none"' in explorer.shown.value
+
+
 def test_a_record_without_a_base_is_named():
     with pytest.raises(ValueError, match="no point of the base"):
         mix_the_losses({"points": [point("domain")]})
 
 
-@pytest.mark.skipif(not (experiments.FOLDER / "tuning.json").is_file(), reason="the record is not there yet")
+@pytest.mark.skipif(not {f"mixture {i}:{p}:{d}" for i, p, d in tuning.MIXTURES} <= {
+    point["case"] for point in experiments.read("tuning")["points"]}, reason="the record lacks some of the mixtures")
 def test_every_mixture_of_the_record_can_be_shown():
     explorer = mix_the_losses()
     for n in range(8):

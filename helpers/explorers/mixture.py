@@ -14,13 +14,14 @@ from typing import Any
 import ipywidgets as widgets
 
 from helpers import experiments, plots
-from helpers.explorers.frame import Explorer, Row, one_of, svg, tag, words
+from helpers.explorers.frame import Explorer, Row, legend, line, one_of, svg, tag, words
 
 PARTS = {"instruction": "Instruction rows", "prose": "Prose", "preference": "Preference pairs"}
 SCORES = {"facts": "newcomers' facts", "form": "form of answers", "preference": "one sentence",
           "perplexity": "old prose: perplexity"}
 NOTHING, BASE = "nothing", "base"
 LEFT, WIDTH, STEP, RIGHT = 150, 640, 34, 130  # pixels: names, the whole, a score's line, figures at the end
+WORST = 20.0  # perplexity at the left end of its line, at most; what is worse stands there as a ring
 
 
 class MixtureExplorer(Explorer):
@@ -70,11 +71,12 @@ class MixtureExplorer(Explorer):
         self.compared = {} if self.beside == NOTHING else _scores(self.points, self.beside)
 
     def _rows(self) -> Iterable[Row]:
-        seeds = len(self.found["facts"])
         inside = [name.lower() for part, name in PARTS.items() if getattr(self, part)]
-        yield "mixture", f"{' + '.join(inside) or 'none: the base'} ({seeds} seed{'s' * (seeds > 1)})"
+        yield "mixture", f"{' + '.join(inside) or 'none: the base'} ({_seeds(self.found)})"
+        if self.compared:
+            yield "beside it", f"{self.beside} ({_seeds(self.compared)})"
         for score, name in SCORES.items():
-            beside = f"; {self.beside}: {_said(score, self.compared[score])}" if self.compared else ""
+            beside = f"; beside it {_said(score, self.compared[score])}" if self.compared else ""
             yield name, _said(score, self.found[score]) + beside
 
     def _picture(self) -> str:
@@ -90,14 +92,19 @@ class MixtureExplorer(Explorer):
                              stroke_width=2))
             for colour, radius, values in ((plots.BLUE, 7, self.compared.get(score, ())),
                                            (plots.TRAINED, 5, self.found[score])):
-                parts += [tag("circle", cx=self._place(score, value), cy=y, r=radius, fill=colour) for value in values]
-        return svg(f"0 0 {WIDTH} {10 + STEP * len(SCORES)}", f"The four scores of {self.case}; better is right", *parts)
+                for value in values:
+                    off = score == "perplexity" and value > self.limits[1]
+                    look = {"fill": "none", "stroke": colour, "stroke_width": 2} if off else {"fill": colour}
+                    parts.append(tag("circle", cx=self._place(score, value), cy=y, r=radius, **look))
+        keys = [("the mixture, each seed", plots.TRAINED)] + [(self.beside, plots.BLUE)] * bool(self.compared)
+        view, label = f"0 0 {WIDTH} {10 + STEP * len(SCORES)}", f"The four scores of {self.case}; better is right"
+        return svg(view, label, *parts) + line(legend(keys) + "stroke: the base; better is right")
 
     def _place(self, score: str, value: float) -> float:
         """Where a score stands on its line, in pixels. Better is to the right: perplexity falls that way."""
         if score == "perplexity":
             low, high = (math.log(limit) for limit in self.limits)
-            share = 1 - (math.log(value) - low) / (high - low)
+            share = max(0.0, 1 - (math.log(value) - low) / (high - low))
         else:
             share = value
         return LEFT + 8 + share * (WIDTH - LEFT - RIGHT - 16)
@@ -108,9 +115,9 @@ def _ratio(parts: Iterable[bool]) -> str:
 
 
 def _limits(points: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
-    """The least and greatest perplexity in the record, never the same."""
+    """The least and greatest perplexity on its line, never the same."""
     seen = [point["perplexity"] for point in points]
-    return min(seen), max(*seen, 1.01 * min(seen))
+    return min(seen), max(min(max(seen), WORST), 1.01 * min(seen))
 
 
 def _scores(points: Iterable[Mapping[str, Any]], case: str) -> dict[str, list[float]]:
@@ -121,10 +128,17 @@ def _scores(points: Iterable[Mapping[str, Any]], case: str) -> dict[str, list[fl
     return {score: [point[score] for point in found] for score in SCORES}
 
 
+def _seeds(found: Mapping[str, list[float]]) -> str:
+    count = len(found["facts"])
+    return f"{count} seed{'s' * (count > 1)}"
+
+
 def _said(score: str, values: list[float]) -> str:
     """`74 % (70 to 79)`, or `1.84 (1.83 to 1.86)`; of one value just that."""
     def one(value: float) -> str:
-        return f"{value:.2f}" if score == "perplexity" else f"{100 * value:.0f} %"
+        if score == "perplexity":
+            return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+        return f"{100 * value:.0f} %"
 
     mean, low, high = one(statistics.fmean(values)), one(min(values)), one(max(values))
     return mean if low == high else f"{mean} ({re.sub(' %', '', low)} to {re.sub(' %', '', high)})"

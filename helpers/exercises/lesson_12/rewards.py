@@ -36,7 +36,7 @@ CHECKED_REWARDS = Exercise(12, checked_rewards, "★★ Spot the bug: a reward f
 Group-relative policy optimization (GRPO) needs no reward model where an answer can be checked. But what is rewarded is
 what will be learnt, to the letter. In a cookbook's check whatever was said got the full reward where the answer could
 not be read ([cookbook#335](https://github.com/huggingface/cookbook/issues/335)), and many checks look only whether the
-answer occurs *somewhere* ([rl#3542](https://github.com/pytorch/rl/pull/3542) took such a one out):
+answer occurs *somewhere* ([rl#3542](https://github.com/pytorch/rl/pull/3542) calls that an anti-pattern):
 
 ```python
 def checked_rewards(completions, answers):

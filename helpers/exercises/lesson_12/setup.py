@@ -46,7 +46,7 @@ LABELS = 'all(label == -100 for label in row.get("labels", []))'
 WHAT_IS_MISSING = Exercise(12, what_is_missing, "★★ Spot the bug: QLoRA without LoRA · 5 min", """
 A script for OPT-6.7B loads it in four bits, writes a `LoraConfig`, and passes the *model* to the trainer: nobody called
 `get_peft_model`. Its rows have `input_ids` and no `labels`. With luck there is an error
-([unsloth#241](https://github.com/unslothai/unsloth/issues/241): "maybe you forgot to call get_peft_model";
+([unsloth#241](https://github.com/unslothai/unsloth/issues/241): "maybe you forgot to call FastLanguage.get_peft_model";
 [transformers#34392](https://github.com/huggingface/transformers/issues/34392): "you need to provide `labels`"). In a
 training loop of one's own there is none, and a look like this one is content:
 
