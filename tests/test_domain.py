@@ -22,7 +22,7 @@ from helpers.finale.machine import Machine
 from helpers.pocket import load_pocket
 
 NOTEBOOKS = list((Path(__file__).resolve().parents[1] / "notebooks").glob("12_*.ipynb"))
-HEADING = "## The recipe of the source documents"
+HEADING = "### Digression: the recipe of the source documents"
 OPT = domain.RECIPES["opt-6.7b"]
 
 

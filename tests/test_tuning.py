@@ -170,7 +170,7 @@ def test_the_reward_is_for_the_right_answer_and_nothing_else():
 
 def test_what_the_lesson_says_of_the_three_ways_holds_on_every_seed():
     assert lowest("domain", "facts") > 0.95 and highest("instruction", "facts") < 0.06
-    assert lowest("instruction", "form") > 0.7 and highest("domain", "form") < 0.05
+    assert lowest("instruction", "form") > 0.65 and highest("domain", "form") < 0.05
     assert highest("preference", "preference") < 0.1 and highest("preference", "form") < 0.05
     assert highest("instruction", "preference") < 0.8 and lowest("instruction, preference", "preference") > 0.95
     assert lowest("instruction, domain", "facts") > 0.95 and highest("instruction, domain", "known") < 0.05

@@ -194,7 +194,7 @@ CASES: dict[str, tuple[Stage, ...]] = {
 }
 
 
-ONCE = ("domain, instruction, preference", "mixture 1:1:1", "mixture 0:1:0", "mixture 1:0:1", "mixture 0:1:1",
+ONCE = ("mixture 1:1:1", "mixture 0:1:0", "mixture 1:0:1", "mixture 0:1:1",
         "mixture 0:0:1")  # seed 0 only: nothing that compares is claimed of them
 
 
