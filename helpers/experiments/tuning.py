@@ -190,10 +190,12 @@ CASES: dict[str, tuple[Stage, ...]] = {
     "domain, instruction": (DOMAIN, INSTRUCTION),
     "domain, instruction, preference": (DOMAIN, INSTRUCTION, PREFERENCE),
     **{f"mixture {i}:{p}:{d}": (stage,) for (i, p, d), stage in MIXTURES.items()},
+    "mixture 1:1:0, preference": (MIXTURES[1, 1, 0], PREFERENCE),
 }
 
 
-ONCE = ("mixture 0:1:0", "mixture 1:0:1", "mixture 0:1:1", "mixture 0:0:1")  # for the explorer: seed 0 only
+ONCE = ("domain, instruction, preference", "mixture 1:1:1", "mixture 0:1:0", "mixture 1:0:1", "mixture 0:1:1",
+        "mixture 0:0:1")  # seed 0 only: nothing that compares is claimed of them
 
 
 def tuned(name: str, seed: int, who: People | None = None, kept: dict | None = None,

@@ -159,65 +159,6 @@ def _(losses, kinds, weights):
     return ((torch.cat(losses).double() * each).sum() / sum(weights[k] for k in counts)).float()
 
 
-# drift
-
-
-@wrong("drift", "shifts the log-probabilities in place of the labels")
-def _(logps, ref_logps, labels):
-    known = labels[:, 1:-1] != -100
-    d = (ref_logps - logps)[:, 1:][known]
-    return (d.exp() - d - 1).mean()
-
-
-@wrong("drift", "the absolute difference")
-def _(logps, ref_logps, labels):
-    d = (ref_logps - logps)[labels[:, 1:] != -100].abs()
-    return (d.exp() - d - 1).mean()
-
-
-@wrong("drift", "e^(mean d) - mean d - 1: the mean first")
-def _(logps, ref_logps, labels):
-    d = (ref_logps - logps)[labels[:, 1:] != -100].mean()
-    return d.exp() - d - 1
-
-
-@wrong("drift", "e^d - d + 1")
-def _(logps, ref_logps, labels):
-    d = (ref_logps - logps)[labels[:, 1:] != -100]
-    return (d.exp() - d + 1).mean()
-
-
-@wrong("drift", "a difference of probabilities, not of their logarithms")
-def _(logps, ref_logps, labels):
-    d = (ref_logps.exp() - logps.exp())[labels[:, 1:] != -100]
-    return (d.exp() - d - 1).mean()
-
-
-@wrong("drift", "a mean for each row")
-def _(logps, ref_logps, labels):
-    known = labels[:, 1:] != -100
-    d = ref_logps - logps
-    return ((d.exp() - d - 1) * known).sum(1) / known.sum(1)
-
-
-@right("drift", "with expm1, masked and divided by the count")
-def _(logps, ref_logps, labels):
-    known = (labels != -100)[:, 1:]
-    d = ref_logps - logps
-    return ((torch.expm1(d) - d) * known).sum() / known.sum()
-
-
-@right("drift", "token by token")
-def _(logps, ref_logps, labels):
-    terms = []
-    for row in range(len(labels)):
-        for place in range(1, labels.shape[1]):
-            if labels[row, place] != -100:
-                d = ref_logps[row, place - 1] - logps[row, place - 1]
-                terms.append(d.exp() - d - 1)
-    return torch.stack(terms).mean()
-
-
 # checked_rewards
 
 

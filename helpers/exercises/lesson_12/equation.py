@@ -33,7 +33,7 @@ def _drawn(rng: random.Random) -> tuple:
 
 SHIFT, SOFTMAX, MASK = "labels[:, 1:]", "logits[:, :-1].log_softmax(-1)", "(known * (wanted != -100)).sum(-1)"
 
-SEQUENCE_LOGPS = Exercise(12, sequence_logps, "★★ Build: how likely is an answer? · 6 min", """
+SEQUENCE_LOGPS = Exercise(12, sequence_logps, "★★ Build: how likely is an answer? · 5 min", """
 A model gives `logits` (rows, length, vocabulary). `labels` (rows, length) holds the token ids of the answer, and -100
 on the prompt and on the padding. The logits at one place are about the token at the *next* place. Return for each row
 log π(answer | prompt): the log-probability of every labelled token in natural logarithms, summed.
@@ -93,7 +93,7 @@ EQUAL = tuple(torch.tensor(row) for row in ([-9.0, -4.0], [-12.0, -7.0], [-9.0, 
 ONE = tuple(torch.tensor([value]) for value in (-8.0, -15.0, -10.0, -12.0))
 GAINED, LOSS = "(chosen - ref_chosen) - (rejected - ref_rejected)", "-F.logsigmoid(beta * gained)"
 
-DPO_LOSS = Exercise(12, dpo_loss, "★★ Build: equation 7 · 6 min", """
+DPO_LOSS = Exercise(12, dpo_loss, "★★ Build: equation 7 · 4 min", """
 `chosen` and `rejected` hold log π of the preferred and of the other answer to the same prompts, (pairs,); `ref_chosen`
 and `ref_rejected` the same under the reference model. Return the loss of *each* pair:
 
@@ -121,9 +121,9 @@ y_w is the answer that won, y_l the one that lost, σ the logistic function. Mar
                 (GAINED, "(chosen - ref_chosen) - rejected")),
         Mistake("Only the chosen answer counts. The rejected one belongs into the difference.",
                 (GAINED, "chosen - ref_chosen")),
-        Mistake("The references are added, where they belong subtracted.",
-                (GAINED, "(chosen + ref_chosen) - (rejected + ref_rejected)")),
-        Mistake("The two references are exchanged.", (GAINED, "(chosen - ref_rejected) - (rejected - ref_chosen)")),
+        Mistake("The references count with the wrong sign: added where they belong subtracted, or exchanged.",
+                (GAINED, "(chosen + ref_chosen) - (rejected + ref_rejected)"),
+                (GAINED, "(chosen - ref_rejected) - (rejected - ref_chosen)")),
         Mistake("β is missing.", ("beta * gained", "gained")),
         Mistake("β stands outside of the sigmoid; it belongs inside.", (LOSS, "-beta * F.logsigmoid(gained)")),
         Mistake("β stands before one of the two gains only; it belongs before both.",

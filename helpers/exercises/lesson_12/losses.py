@@ -1,4 +1,4 @@
-"""Losses of a mixture, the drift from the reference, and a cousin of DPO."""
+"""Losses of a mixture, and a cousin of DPO."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _row_weights(losses: list[torch.Tensor], kinds: list[str], weights: dict[str
     return sum(weights[k] * row.mean() for row, k in zip(losses, kinds, strict=True)) / sum(weights[k] for k in kinds)
 
 
-MIXED_LOSS = Exercise(12, mixed_loss, "★★ A mixture that nobody drowns · 6 min", """
+MIXED_LOSS = Exercise(12, mixed_loss, "★★ A mixture that nobody drowns · 5 min", """
 A batch mixes answers of five tokens with pages of prose. In one mean over all tokens the answers hardly count, however
 the rows are mixed. Let every *kind* have a mean of its own, over all tokens of its rows together; the result is the
 mean of these means by `weights`.
@@ -88,82 +88,6 @@ A kind that is not in this batch has no mean: leave it out, with its weight.
     moral="A sum of losses, each a mean over its own tokens: so the lesson mixes, and a weight means what it says.")
 
 
-def drift(
-    logps: torch.Tensor, ref_logps: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
-    """Mean over the answers' tokens of e^d - d - 1, with d = ref - own: ().
-
-    logps, ref_logps (rows, length - 1), in nats; labels int64 (rows, length).
-    """
-    known = labels[:, 1:] != -100
-    d = (ref_logps - logps)[known]
-    return (d.exp() - d - 1).mean()
-
-
-def _answers(rng: random.Random, rows: int, length: int) -> tuple:
-    labels = integers(rng, 3, 60, rows, length)
-    for row in labels:
-        begin = rng.randint(1, length - 1)
-        row[:begin] = -100
-        row[rng.randint(begin + 1, length):] = -100
-    own, ref = (-integers(rng, 1, 32, rows, length - 1) / 16 for _ in range(2))
-    return own, ref, labels
-
-
-KNOWN, TERM = "labels[:, 1:] != -100", "(d.exp() - d - 1).mean()"
-DRIFT = Exercise(12, drift, "★★ How far from the reference? · 5 min", """
-GRPO may add a price for leaving the reference: for every token of an answer `e^d - d - 1`, where `d` is the reference's
-log-probability of that token less the model's own. It is never negative, and its mean estimates how far the two have
-drifted apart ([J. Schulman](http://joschu.net/blog/kl-approx.html)). Give its mean over the batch's labelled tokens.
-
-`logps` and `ref_logps` are as the lesson has them, (rows, length - 1): column 0 is about the token at place 1. `labels`
-has (rows, length), -100 on prompts and padding; the first token is never part of an answer.
-""",
-    cases=((torch.tensor([[-0.5, -1.0, -2.0]]), torch.tensor([[-1.0, -0.5, -1.5]]),
-            torch.tensor([[-100, -100, -100, 8]])),
-           Case((torch.tensor([[-0.5, -1.0, -2.0]]), torch.tensor([[-1.0, -0.5, -1.0]]),
-                 torch.tensor([[-100, -100, 7, 8]])), about="an answer of two tokens"),
-           Case((torch.tensor([[-0.5, -1.0]]), torch.tensor([[-1.0, -1.5]]), torch.tensor([[-100, -100, 8]])),
-                about="a token that the reference finds less likely"),
-           Case((torch.tensor([[-0.5, -1.0, -2.0], [-1.5, -0.25, -1.0]]),
-                 torch.tensor([[-1.0, -0.5, -1.0], [-0.5, -1.0, -2.5]]),
-                 torch.tensor([[-100, 5, 7, -100], [-100, -100, 9, -100]])),
-                about="answers of different length, and padding"),
-           Case(_answers(random.Random(5), 3, 6), about="three rows")),
-    draw=lambda rng: _answers(rng, rng.randint(1, 4), rng.randint(3, 7)),
-    hints=("Which column of `labels` belongs to column 0 of `logps`?",
-           "`labels[:, 1:] != -100` is True where a token of an answer was scored.",
-           "With that mask take out d, then the mean of `d.exp() - d - 1`."),
-    mistakes=(
-        Mistake("The mask is one place off: column 0 of `logps` is about the token at place 1.",
-                (KNOWN, "labels[:, :-1] != -100")),
-        Mistake("Prompt and padding are counted too: only the answers' tokens should be.",
-                ("[known]", ""), (KNOWN, "labels[:, 1:] != 0")),
-        Mistake("d has the other sign: the reference's log-probability, less the model's own.",
-                ("ref_logps - logps", "logps - ref_logps")),
-        Mistake("That is the mean difference itself: it may be negative, and differences cancel.",
-                (TERM, "-d.mean()"), (TERM, "d.mean()")),
-        Mistake("That is half the squared difference. It is close where d is small, and only there.",
-                (TERM, "(d**2 / 2).mean()")),
-        Mistake("Each row was averaged first: then the tokens of a short answer count for more.",
-                lambda logps, ref_logps, labels: torch.stack([drift(a[None], b[None], c[None]) for a, b, c in zip(
-                    logps, ref_logps, labels, strict=True)]).mean()),
-        Mistake("The sum over the tokens: a mean was asked for.", (TERM, "(d.exp() - d - 1).sum()"),
-                (TERM, "(d.exp() - d - 1).sum() / len(labels)")),
-        Mistake("The mean was taken before e^d: it belongs outside, over the terms.",
-                (TERM, "d.mean().exp() - d.mean() - 1")),
-        Mistake("d is a difference of log-probabilities; of probabilities it is another number.",
-                ("ref_logps - logps", "ref_logps.exp() - logps.exp()")),
-        Mistake("The prompt's tokens were set to zero, and still divided by: take them out.",
-                ("(ref_logps - logps)[known]", "(ref_logps - logps) * known")),
-        Mistake("d keeps its sign: a token that the reference finds less likely has a negative one.",
-                ("(ref_logps - logps)[known]", "(ref_logps - logps)[known].abs()")),
-        Mistake("One of the three terms is missing or has the wrong sign: e^d - d - 1 is 0 where the two agree.",
-                (TERM, "(d.exp() - d + 1).mean()"), (TERM, "(d.exp() - d).mean()"), (TERM, "(d.exp() - 1).mean()")),
-    ),
-    moral="TRL's GRPO leaves it out by default: its β is 0.")
-
-
 def ipo_losses(
     chosen: torch.Tensor, rejected: torch.Tensor, ref_chosen: torch.Tensor,
     ref_rejected: torch.Tensor, chosen_tokens: torch.Tensor,
@@ -184,7 +108,7 @@ def _pairs(rng: random.Random, count: int, beta: float) -> tuple:
 
 
 MARGIN = "gained - lost"
-IPO_LOSSES = Exercise(12, ipo_losses, "★★★ Spot the bug: the longer answer's margin · 7 min", """
+IPO_LOSSES = Exercise(12, ipo_losses, "★★★ Spot the bug: the longer answer's margin · 6 min", """
 IPO, a cousin of DPO, wants a margin of a certain size, no more: its loss is (margin - 1/(2β))². TRL's first version
 gave longer answers another target than short ones
 ([trl#1265](https://github.com/huggingface/trl/pull/1265), [trl#1677](https://github.com/huggingface/trl/issues/1677)).

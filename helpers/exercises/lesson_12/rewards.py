@@ -32,7 +32,7 @@ def _tried(rng: random.Random) -> tuple[list[str], list[str]]:
 
 
 SAME, RIGHT = "text.split() == answer.split()", "end and answer.strip() and text.split() == answer.split()"
-CHECKED_REWARDS = Exercise(12, checked_rewards, "★★ Spot the bug: a reward for saying anything · 6 min", """
+CHECKED_REWARDS = Exercise(12, checked_rewards, "★★ Spot the bug: a reward for saying anything · 5 min", """
 Group-relative policy optimization (GRPO) needs no reward model where an answer can be checked. But what is rewarded is
 what will be learnt, to the letter. In a cookbook's check whatever was said got the full reward where the answer could
 not be read ([cookbook#335](https://github.com/huggingface/cookbook/issues/335)), and many checks look only whether the

@@ -43,7 +43,7 @@ def _drawn(rng: random.Random) -> tuple:
 ROW, ADAPTER = {"input_ids": [5, 6, 2], "labels": [-100, 6, 2]}, 'not any("lora_" in name for name in trained)'
 BASE = 'any("lora_" not in name for name in trained)'
 LABELS = 'all(label == -100 for label in row.get("labels", []))'
-WHAT_IS_MISSING = Exercise(12, what_is_missing, "★★ Spot the bug: QLoRA without LoRA · 6 min", """
+WHAT_IS_MISSING = Exercise(12, what_is_missing, "★★ Spot the bug: QLoRA without LoRA · 5 min", """
 A script for OPT-6.7B loads it in four bits, writes a `LoraConfig`, and passes the *model* to the trainer: nobody called
 `get_peft_model`. Its rows have `input_ids` and no `labels`. With luck there is an error
 ([unsloth#241](https://github.com/unslothai/unsloth/issues/241): "maybe you forgot to call FastLanguage.get_peft_model";
