@@ -3,7 +3,9 @@
 Each wrong answer of tests/corpus is judged once, by a person, from the card that it gets: "names" if the text names the
 slip, "points" if it is true and points to the place but leaves the slip to be found, "misses" if it is useless or
 misleading. The judgement is kept in tests/corpus/judged.json together with the text that was judged; where the text
-changes, the judgement is void and has to be made again. `--open` prints the cards without a valid judgement
+changes, the judgement is void and has to be made again. By now every answer of the corpus has been read while the
+cards were mended, so that the figures tell how well the cards do for these; what they do for others only new answers
+would tell. `--open` prints the cards without a valid judgement
 (`--open scale_rows`: of one exercise), and `--write FILE` takes judgements from a JSON file {key: judgement}.
 """
 

@@ -29,8 +29,8 @@ GROUPS = (  # modules, and the tests that judge them
     (("helpers/low_rank.py",), ("test_explorers_ranks.py",)),
     (("helpers/floats.py",), ("test_floats.py",)),
     (tuple(f"helpers/exercises/{name}.py"
-           for name in ("engine", "running", "compare", "ladder", "places", "probes", "draws")),
-     ("test_exercise_engine.py", "test_ladder.py", "test_places.py", "test_showing.py")),
+           for name in ("engine", "running", "compare", "ladder", "quantities", "places", "probes", "slips", "draws")),
+     ("test_exercise_engine.py", "test_ladder.py", "test_places.py", "test_showing.py", "test_slips.py")),
     (tuple(f"helpers/memory/{name}.py" for name in ("ledger", "forecast", "peak", "tracing", "card")),
      ("test_memory.py", "test_memory_trace.py")),
 )

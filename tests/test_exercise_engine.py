@@ -101,9 +101,64 @@ def test_verdict(function, status, rung, said):
     assert said in repr(verdict)
 
 
+def steps(x: torch.Tensor, r: int) -> torch.Tensor:
+    """The multiples of r that are nearest to x, as a stand-in for a solution on tensors."""
+    return (x / r).round() * r
+
+
+STEPS = Exercise(99, steps, "★ Steps · 1 min", "Steps.", hints=("a", "b"), moral="Done.", mistakes=(), cases=(
+    Case((torch.tensor([0.0, 9.0, 18.0, 27.0]), 9), "multiples already"),
+    Case((torch.tensor([1.0, 7.0, 13.0, 29.0, 31.0]), 6), "numbers between"),
+    Case((torch.tensor([-1.0, 17.0, -13.0, 29.0, 31.0]), 8), "negative numbers")),
+    draw=lambda rng: (torch.tensor([rng.uniform(-50, 50) for _ in range(6)]), rng.randint(5, 12)))
+
+
+@pytest.mark.parametrize("answer, rung, said", [
+    (lambda x, r: r * steps(x, r), "scale", "It is 9 times too large, everywhere alike: that is `r`."),
+    (lambda x, r: 7.25 * steps(x, r), "scale", "It is 7.25 times too large, everywhere alike."),
+    (lambda x, r: steps(x, r) + 2 * r, "offset", "It is 18 too large, everywhere alike, which is 2 times `r`."),
+    (lambda x, r: (x / r).floor() * r, "slip", "It answers as a right solution does with one slip in it: `floor` in"),
+    (lambda x, r: steps(x, r + 1), "as if", "Wrong here: multiples already. It answers as if `r` were one more."),
+    (lambda x, r: steps(x.clamp(min=0), r), "as if", "numbers. It answers as if `x` had no values below zero."),
+    (lambda x, r: steps(x, r)[:-1], "kind", "The shape is (3,), (4,) was expected: 1 missing along"),
+    (lambda x, r: steps(x, 9), "ignored", "between. `r` has no effect: in all that was tried the answer"),
+    (lambda x, r: torch.where(x == 13, 3, steps(x, r)), "about", "Right before, wrong here: numbers between."),
+    (lambda x, r: 1 / 0, "raised", "Wrong here: multiples already. It divides by zero on this input."),
+])
+def test_what_is_said_of_an_answer_nobody_registered(answer, rung, said):
+    verdict = examine(STEPS, answer)
+    assert verdict.rung == rung and said in verdict.text, verdict
+
+
+@pytest.mark.parametrize("answer, told", [
+    (lambda n: n + 1, "`n` were one more"), (lambda n: n + (1 if n == 5 else n), ""),  # only here one more
+    (lambda n: 2 ** (n.bit_length() - 1), "the largest power of two"), (lambda n: n - 1 if n == 5 else 7 * n, "")])
+def test_what_is_vague_counts_if_the_other_wrong_answers_get_it_too(answer, told):
+    def same(n: int) -> int:
+        return int(n)
+    whole = replace(STEPS, solution=same, cases=((5,), Case((11,), "eleven"), Case((21,), "more"), Case((29,), "most")),
+                    draw=None)
+    text = examine(whole, answer).text
+    assert (told in text) if told else "off by one" not in text and "power" not in text, text
+
+
+def test_a_mistake_that_fits_most_inputs_says_where():
+    mistaken = replace(STEPS, mistakes=(Mistake("Rounded down.", (".round()", ".floor()")),))
+    assert examine(mistaken, lambda x, r: (x / r).floor() * r).text == "Rounded down."
+    partly = examine(mistaken, lambda x, r: (x / r).floor() * r if r != 8 else steps(x, r))
+    assert partly.rung == "mistake" and partly.text == "Right before, wrong here: numbers between. Rounded down."
+
+
+def test_what_the_wrong_inputs_have_in_common():
+    plain = replace(STEPS, cases=((STEPS.cases[1].args[0], 8),))
+    verdict = examine(plain, lambda x, r: x.sin() if r % 2 else steps(x, r))
+    assert verdict.rung == "across" and "Wrong only where `r` is odd, and there each time" in verdict.text, verdict
+
+
 def test_a_recipe_is_for_hints_only():
+    hinted = replace(DOUBLE, hints=("Multiply.", "Use a loop."))
     for answer in (lambda numbers, factor: [0] * len(numbers), raises, adds_on_empty):
-        assert not any(hint in repr(examine(DOUBLE, answer)) for hint in DOUBLE.hints)
+        assert not any(hint in repr(examine(hinted, answer)) for hint in hinted.hints)
 
 
 def test_a_mistake_must_agree_on_most_inputs():
@@ -210,8 +265,10 @@ def test_a_comparison_of_its_own_replaces_the_usual_one():
     loose = replace(DOUBLE, mistakes=(), close=lambda got, expected: sorted(got) == sorted(expected))
     assert examine(loose, lambda numbers, factor: [factor * n for n in reversed(numbers)]).status == "correct"
     assert examine(loose, lambda numbers, factor: 7).status == "kind"  # it cannot be sorted
-    near = replace(DOUBLE, mistakes=(), tolerance=0.1,
-                   solution=lambda numbers, factor: [1.0 * factor * n for n in numbers])
+
+    def in_floats(numbers, factor):
+        return [1.0 * factor * n for n in numbers]
+    near = replace(DOUBLE, mistakes=(), tolerance=0.1, solution=in_floats)
     assert examine(near, lambda numbers, factor: [1.05 * factor * n for n in numbers]).status == "correct"
     assert examine(near, lambda numbers, factor: [1.2 * factor * n for n in numbers]).status == "wrong"
 

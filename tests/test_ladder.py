@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from helpers.exercises import ladder, places, probes
 from helpers.exercises.compare import equal
+from helpers.exercises.places import Trial
+from helpers.exercises.quantities import Quantities
 
 T = torch.tensor
 E = T([1.5, -2.0, 0.5, 4.0, -3.5, 2.5])  # an expected answer with nothing special about it
@@ -27,7 +29,9 @@ WHOLE = T([3, -2, 5, 7, -6, 1])
     ("4", 4, "kind", "A str came"),
     (M[:2].T, M[:2], "kind", "lying on its side"),
     (E.view(2, 3), E, "kind", "the right numbers in order, but arranged"),
-    (E[1:], E, "kind", "1 missing along dimension 0"),
+    (E[1:], E, "kind", "1 missing along dimension 0, the first"),
+    (torch.zeros(7), torch.zeros(5), "kind", "2 too many along dimension 0, the last"),
+    (torch.ones(7), E[:5], "kind", "along dimension 0 it is as long as `levels`, not as `x`"),
     (torch.cat([E, E[:2]]), E, "kind", "2 too many along dimension 0, the last ones"),
     (M[:, 1:], M, "kind", "1 missing along dimension 1, the first"),
     (M.max(), M, "kind", "one number for all of it"),
@@ -49,15 +53,14 @@ WHOLE = T([3, -2, 5, 7, -6, 1])
     (E.abs(), E, "sign", "The signs are lost"),
     (-3, 3, "sign", "wrong way"),
     (E * T([1, -1, 1, 1, 1, 1]), E, "sign", "some of the signs"),
-    (4 * E, E, "scale", "4 times too large, everywhere alike: that is `r`."),
+    (8 * E, E, "scale", "8 times too large, everywhere alike: that is `r`."),
     (E / 2, E, "scale", "2 times too small"),
     (E / 4, E, "scale", "4 times too small"),
-    (800, 100, "scale", "eight bits are a byte"),
     (E * 7.1, E, "scale", "7.1 times"),
     (-2 * E, E, "scale", "with the sign the wrong way round"),
     (E + 1, E, "offset", "1 too large, everywhere alike: off by"),
     (E - 0.3, E, "offset", "0.3 too small"),
-    (WHOLE + 4, WHOLE, "offset", "which is `r`"),
+    (WHOLE + 8, WHOLE, "offset", "which is `r`"),
     (7, 8, "offset", "off by one"),
     (T([3, 254, 5, 7, 250, 1]), WHOLE, "wrapped", "by a multiple of 256"),
     (E.flip(0), E, "order", "backwards"),
@@ -69,7 +72,7 @@ WHOLE = T([3, -2, 5, 7, -6, 1])
     (E[[2, 0, 1, 3, 5, 4]], E, "order", "another order"),
     (torch.cat([T([9.0]), E[:-1]]), E, "shifted", "one place later"),
     (torch.cat([E[1:], T([9.0])]), E, "shifted", "one place earlier"),
-    (15 - WHOLE, WHOLE, "mirrored", "always add up to 15"),
+    (15 - WHOLE, WHOLE, "straight", "always add up to 15"),
     (WHOLE - T([0, 0, 1, 0, 1, 0]), WHOLE, "rounding", "too low and none too high"),
     (WHOLE + T([0, 0, 1, 0, 1, 0]), WHOLE, "rounding", "too high and none too low"),
     (WHOLE + T([0, 0, -1, 0, 1, 0]), WHOLE, "rounding", "too near to zero"),
@@ -87,10 +90,13 @@ WHOLE = T([3, -2, 5, 7, -6, 1])
     (["b", "a"], ["a", "b"], "order", "exchanged"),
     (["c", "b", "a"], ["a", "b", "c"], "order", "backwards"),
     ((52, 26), (52, 20), "part", "The second value is wrong, the rest is right."),
-    (38, 30, "offset", "8 too large, which is 2 times `r`"),
+    (38, 30, "offset", "8 too large, which is `r`"),
     (math.inf, 3.0, "finite", "Infinity came, where a number belongs"),
     ([(E, 1), (E, 2)], [(E, 2), (E, 2)], "offset", "In the first value the second value is wrong"),
-    (2 / math.log(2), 2.0, "scale", "log2(x)"),
+    (0.56, 0.5625, "form", "rounded to 2 decimals"), (4, 7, "form", "the largest power of two"),
+    (31743.0, 65504.0, "form", "the bit pattern of what was expected, in float16"),
+    (E.half() * 1.001, E.half(), "precision", "rounded to float16 on the way already"),
+    (T([1.5, 2.7, 3.1]).half().float(), T([1.5, 2.7, 3.1]), "precision", "2 of 3 numbers came rounded to float16"),
     (E.exp(), E, "form", "e to the power"),
     ("abc ", "abc", "text", "white space at its ends"),
     ("ABC", "abc", "text", "capitals"),
@@ -101,7 +107,7 @@ WHOLE = T([3, -2, 5, 7, -6, 1])
     ({"a": 2, "b": 5}, {"a": 1, "b": 5}, "offset", "The value of 'a' is wrong, the rest is right"),
 ])
 def test_rung(got, expected, rung, said):
-    found = ladder.inside(got, expected, [("`r`", 4.0)])
+    found = ladder.inside(got, expected, Quantities([("r", 8), ("x", torch.ones(5, 9)), ("levels", torch.ones(7))]))
     assert found and found[0] == rung and said in found[1], found
 
 
@@ -140,7 +146,7 @@ def test_no_pair_of_answers_breaks_the_ladder(got, expected):
     if not equal(got, expected, 1e-6):
         found = ladder.inside(got, expected)
         assert found is None or found[1].endswith(".") or found[1].endswith("?"), found
-    places.common(got, expected, [("x", got)], 1e-6)
+    places.common(Trial([("x", got)], got, expected), [], 1e-6)
     list(places.traits([("x", got)]))
     list(probes.variants("x", got, [expected], lambda x: x))
 
@@ -157,15 +163,22 @@ def test_no_pair_of_answers_breaks_the_ladder(got, expected):
 def test_places(change, said):
     x = T([1.0, -1.0, 0.0, 2.0, 3.5, -2.0, 4.0, 0.0, 5.0])
     y = T([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0, 5.0])
-    assert said in places.common(change(x, y), y, [("x", x)], 1e-6)
+    trials = [Trial([("x", x * n)], change(x * n, y * n), y * n) for n in (1, 2, 3, 4)]
+    assert said in places.common(trials[0], trials[1:], 1e-6)
+    assert places.common(Trial([], *[y[:4]] * 2), [], 1e-6) is None, "nothing is wrong"
+
+
+def found(wrong, right, times=8):
+    trial = Trial([], wrong, right)
+    return places.common(trial, [trial] * times, 1e-6)
 
 
 def test_places_of_a_matrix():
-    wrong = M + torch.eye(3)
-    assert places.common(wrong, M, [], 1e-6) == "Right except on the diagonal."
+    assert found(M + torch.eye(3), M) == "Right except on the diagonal."
     wrong = M.clone()
     wrong[:, 0] += 1
-    assert places.common(wrong, M, [], 1e-6) == "Right except in the first column."
+    assert found(wrong, M) == "Right except in the first column."
+    assert found(wrong, M, times=0) is None, "one input alone is chance"
 
 
 def test_places_without_a_rule_say_nothing():
@@ -173,8 +186,10 @@ def test_places_without_a_rule_say_nothing():
     wrong[0, 1] += 1
     wrong[1, 2] += 1
     wrong[2, 0] += 1
-    assert places.common(wrong, M, [], 1e-6) is None
-    assert places.common(M + 1, M, [], 1e-6) is None, "all of them are wrong: that is no place"
+    assert found(wrong, M) is None
+    assert found(M + 1, M) is None, "all of them are wrong: that is no place"
+    right_here = Trial([], M + torch.eye(3), M)
+    assert places.common(right_here, [right_here, Trial([], wrong, M)], 1e-6) is None, "another input breaks the rule"
 
 
 def of(**inputs):
@@ -182,14 +197,18 @@ def of(**inputs):
 
 
 def test_across():
-    right = [of(x=torch.ones(2, 2), r=2), of(x=torch.ones(3, 3), r=5)]
-    wide = [of(x=torch.ones(2, 3), r=2), of(x=torch.ones(1, 3), r=5)]
+    right = [of(x=torch.ones(n, n), r=n) for n in range(2, 20)]
+    wide = [of(x=torch.ones(n, n + 1), r=n) for n in range(1, 12)]
     assert places.across(right, wide) == (
-        "Right for the 2 inputs without, wrong for all 2 with this: `x` is not square.")
-    assert places.across(right, wide[:1]) is None, "nor is one wrong one"
-    assert places.across(right[:1], wide) is None, "one right input is no pattern"
-    assert places.across(right, [of(x=torch.ones(2, 2), r=2)] * 2) is None
-    assert "is negative" in places.across([of(n=1), of(n=4)], [of(n=-2), of(n=-3)])
+        "Wrong only where `x` is not square, and there each time: right for all 18 inputs without.")
+    some = [of(x=torch.ones(2, 3), r=2)]
+    assert places.across(right + some, wide) == (
+        "Wrong only where `x` is not square: right for all 18 inputs without.")
+    assert places.across(right, wide[:2]) is None, "two wrong ones are no pattern"
+    assert places.across(right[:3], wide) is None, "nor are three right ones"
+    assert places.across(right, [of(x=torch.ones(n, n), r=n) for n in (2, 3, 4)]) is None
+    assert "`i` is not `j`" in places.across([of(i=n, j=n) for n in range(1, 20)],
+                                             [of(i=n, j=2 * n + n % 3) for n in range(1, 20)])
 
 
 def scaled(x: torch.Tensor, bits: int = 8, flip: bool = False) -> torch.Tensor:
@@ -204,7 +223,6 @@ OTHERS = [(E, 4, True), (E, 8, False), (E, 3, False)]
     (lambda x, bits, flip: scaled(x, 8, flip), (E, 4, False), "as if `bits` were 8, its default"),
     (lambda x, bits, flip: scaled(x, bits + 1, flip), (E, 4, False), "as if `bits` were one more"),
     (lambda x, bits, flip: scaled(x, 3, flip), (E, 7, False), "as if `bits` were 3"),
-    (lambda x, bits, flip: scaled(x, bits + 1 if bits < 5 else 0, flip), (E, 4, True), "as if `bits` were one more"),
     (lambda x, bits, flip: scaled(x, {4: 5, 8: 2, 3: 7}[bits], flip), (E, 4, True), None),  # true of one input only
     (lambda x, bits, flip: scaled(x.abs(), bits, flip), (E, 4, False), "as if `x` held magnitudes only (no signs)"),
     (lambda x, bits, flip: scaled(x, bits, False), (E, 4, True), "as if `flip` were False, its default"),

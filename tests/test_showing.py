@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.exercises import compare, draws, ladder, running
-from helpers.exercises.engine import _quantities
+from helpers.exercises.quantities import Quantities, numbers
 
 T = torch.tensor
 
@@ -75,22 +75,62 @@ def test_memory_that_is_shared():
 def test_quantities_of_an_input():
     named = [("r", 4), ("flag", True), ("d", {"a": 2, "b": "x", "c": False}), ("W", torch.ones(3, 5)),
              ("s", T(7.0)), ("v", T([6.0])), ("items", [1, 2]), ("pair", (1, 2, 3)), ("word", "abc")]
-    assert _quantities(named) == [
+    assert numbers(named) == [
         ("`r`", 4), ("`d['a']`", 2), ("`W.shape[0]`", 3), ("`W.shape[1]`", 5), ("the size of `W`", 15), ("`s`", 7),
-        ("`v.shape[0]`", 1), ("the length of `items`", 2), ("the length of `pair`", 3)]
-    assert all(type(value) is float for _, value in _quantities(named))
+        ("`v.shape[0]`", 1), ("the length of `items`", 2), ("the length of `pair`", 3),
+        ("`pair[0]`", 1), ("`pair[1]`", 2), ("`pair[2]`", 3)]
+    assert all(type(value) is float for _, value in numbers(named))
+    assert numbers([("shapes", [(2, 3), (4, 5)])])[1:] == [
+        ("the sum of the first sides of `shapes`", 6), ("the sum of the second sides of `shapes`", 8)]
 
 
-@pytest.mark.parametrize("times, because", [
-    (4.0, "that is `r`"), (2.0, "that is the root of `r`"), (16.0, "that is `r` squared"),
-    (8.0, "eight bits are a byte"),
-    (1024, "1,024 is a step of units"), (1000, "1,000 is a step of units"), (2**20, "1,048,576 is two steps"),
-    (2**30, "2^30 is a GiB"), (1e9, "10^9 is a GB"), (math.log2(math.e), "1.4427"), (math.log2(10), "3.3219")])
-def test_factors_that_have_a_name(times, because):
+def asked(inputs, size, want="scale"):
+    """The quantities of another input, of which this size was asked."""
+    made = Quantities(inputs, want=want)
+    assert (made.factor if want == "scale" else made.amount)(size) in ("that is ?", "?")
+    return made
+
+
+RANKS = [[("r", r), ("k", k), ("alpha", alpha)] for r, k, alpha in ((4, 10, 6.0), (9, 7, 30.0), (25, 12, 60.0))]
+
+
+@pytest.mark.parametrize("size, because", [
+    (lambda r, k, a: r, "`r`"), (lambda r, k, a: r**0.5, "the root of `r`"), (lambda r, k, a: r**2, "`r` squared"),
+    (lambda r, k, a: a / r, "`alpha` / `r`"), (lambda r, k, a: r / (r - 1), "n / (n - 1) where n is `r`"),
+    (lambda r, k, a: (a / r) / (a // r), "`alpha` / `r` over its whole part"), (lambda r, k, a: r * k, "`r` times `k`"),
+    (lambda r, k, a: -(-k // r) * r / k, "`k`, filled up to a multiple of `r`, over `k`"),
+    (lambda r, k, a: r + k, "`r` + `k`"), (lambda r, k, a: 128 / r, "128 / `r`"), (lambda r, k, a: r * 1.2345 + k, ""),
+    (lambda r, k, a: 8, "eight bits are a byte"), (lambda r, k, a: 1024, "1,024 is a step of units"),
+    (lambda r, k, a: 1000, "1,000 is a step of units"), (lambda r, k, a: 2**20, "1,048,576 is two steps"),
+    (lambda r, k, a: 2**30, "2^30 is a GiB"), (lambda r, k, a: 1e9, "10^9 is a GB"),
+    (lambda r, k, a: math.log2(math.e), "1.4427"), (lambda r, k, a: math.log2(10), "3.3219")])
+def test_factors_that_have_a_name(size, because):
+    """A name is told where it holds for the other inputs as well."""
+    sizes = [size(*(value for _, value in inputs)) for inputs in RANKS]
+    others = [asked(inputs, one) for inputs, one in zip(RANKS[1:], sizes[1:], strict=True)]
+    told = Quantities(RANKS[0], others).factor(sizes[0])
+    assert because in told and bool(told) == bool(because), told
     expected = torch.tensor([1.5, -2.0, 0.5, 4.0])
-    for got, size in ((times * expected, "large"), (expected / times, "small")):
-        rung, said = ladder.numbers(got, expected, [("`r`", 4.0)])
-        assert rung == "scale" and because in said and f"times too {size}" in said, said
+    for got, large in ((sizes[0] * expected, "large"), (expected / sizes[0], "small")):
+        rung, said = ladder.numbers(got, expected, Quantities(RANKS[0], others))
+        assert rung == "scale" and because in said and f"times too {large}" in said, said
+
+
+def test_an_amount_has_a_name_if_it_has_it_everywhere():
+    def told(amount):
+        others = [asked(inputs, amount(*(v for _, v in inputs)), "offset") for inputs in RANKS[1:]]
+        return Quantities(RANKS[0], others).amount(amount(*(v for _, v in RANKS[0])))
+    assert told(lambda r, k, a: r) == "`r`" and told(lambda r, k, a: 4 * k) == "4 times `k`"
+    assert told(lambda r, k, a: r * r) == "`r` squared" and told(lambda r, k, a: 3 * r * k) == "3 times `r` times `k`"
+    assert told(lambda r, k, a: k * r**2) == "`k` times `r` squared" and told(lambda r, k, a: r * k + a / 7) == ""
+    assert told(lambda r, k, a: 2) == "", "always 2: no quantity of the input"
+
+
+def test_alone_only_one_number_that_is_the_size_has_a_name():
+    assert Quantities([("r", 8), ("k", 5)]).factor(8.0) == "that is `r`"
+    assert Quantities([("r", 8), ("k", 8)]).factor(8.0) == Quantities([("r", 8)], want="none").factor(8.0) == ""
+    assert Quantities([("r", 3)]).amount(3.0) == "", "small numbers fit by chance"
+    assert Quantities([("x", torch.ones(2, 3)), ("n", [1, 2]), ("s", "ab")]).as_long_as(2) == ["`x`", "`n`"]
 
 
 @pytest.mark.parametrize("times", [2, 3, 4, 8, 10, 16, 32, 64, 100, 1000, 1024])
@@ -111,6 +151,27 @@ def test_one_number_is_a_multiple_only_by_a_round_factor(times):
     *((RuntimeError(word), "dtypes") for word in ("expected scalar type", "not implemented for"))])
 def test_what_an_exception_means(error, said):
     assert said in running.explain(error)
+
+
+@pytest.mark.parametrize("fails, said", [
+    (lambda: torch.ones(3)[5], "number 5, counted from 0, of something that is 3 long"),
+    (lambda: torch.ones(0)[0], "has none"), (lambda: [][0], "has none"),
+    (lambda: None.numel(), "asks None for `.numel`"), (lambda: (3).shape, "`.shape`, which the type int does not have"),
+    (lambda: torch.ones(3).view(-1, 256), "3 numbers cannot be laid out in whole rows of 256"),
+    (lambda: torch.ones(6).view(4, 2), "6 numbers cannot be laid out as (4, 2)"),
+    (lambda: torch.ones(2, 3) + torch.ones(2, 4), "along dimension 1 a size of 3 met one of 4"),
+    (lambda: torch.ones(2, 3) @ torch.ones(2, 3), "a (2, 3) matrix was multiplied by a (2, 3) one, and 3 is not 2"),
+    (lambda: torch.ones(2, 3) @ torch.ones(2), "a (2, 3) matrix was multiplied by a vector of 2"),
+    (lambda: torch.stack([torch.ones(2), torch.ones(3)]), "parts of shape (2) and (3) were stacked"),
+    (lambda: torch.nn.functional.cross_entropy(torch.ones(4, 2), torch.ones(3).long()), "4 predictions met 3 targets"),
+    (lambda: torch.nn.functional.cross_entropy(torch.ones(1, 2, 4), torch.ones(1, 3).long()), "4 predictions met 3"),
+    (lambda: torch.ones(2, 2) @ torch.ones(2, 2).half(), "Two dtypes met in one product: float and"),
+    (lambda: int("best"), "It reads 'best' as a whole number"), (lambda: max([]), "nothing at all"),
+    (lambda: torch.ones(0).max(), "a tensor without elements"), (lambda: 2.0**10_000, "beyond what a float holds"),
+    (lambda: 3 + None, "`+` met values of the types int and NoneType"),
+    (lambda: b"\xc3".decode(), "inside a character")])
+def test_an_exception_names_the_sizes_that_met(fails, said):
+    assert said in running.explain(running.call(fails, ()).error), running.call(fails, ()).error
 
 
 def test_random_tensors():

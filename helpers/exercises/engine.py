@@ -4,7 +4,8 @@
 inputs, and answers with a `Verdict` about the first input where it is wrong. What it says there is the first of:
 
 1. a registered mistake which gives that same wrong answer, here and on most other inputs (`Mistake`);
-2. a property that the answer violates, found by comparing (ladder.py, places.py) and by asking more (probes.py);
+2. a property that the answer violates, found by comparing (ladder.py with quantities.py, places.py) and by asking more
+   (probes.py), or one slip that, made in the solution, gives the same answers (slips.py);
 3. what is special about the input (`Case.about`), with the first difference.
 
 A recipe is never among it: that is what `hint` is for. Nothing raises from a student's code (running.py).
@@ -26,9 +27,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from helpers.exercises import ladder, places, probes
+from helpers.exercises import ladder, places, probes, slips
 from helpers.exercises.compare import aliases, copied, equal, rows, show
 from helpers.exercises.display import Card
+from helpers.exercises.places import Trial
+from helpers.exercises.quantities import Quantities
 from helpers.exercises.running import SECONDS, Outcome, Stopped, call, explain
 
 STATUSES = {
@@ -36,6 +39,7 @@ STATUSES = {
     "signature": "✗", "unknown": "?",
 }
 DRAWS = 6  # random inputs to an exercise that can draw them
+MORE = 30  # as many to see what the inputs have in common on which an answer is wrong
 VAGUE = ("precision", "straight", "form", "offset", "rounding", "clipped", "part")  # rungs after which to ask more
 
 
@@ -136,10 +140,10 @@ class Exercise:
         head = "\n\n".join("\n".join(part) for part in (standard, others) if part)
         return f"{head}\n\n\n{code}" if head else code
 
-    def inputs(self) -> list[Case]:
+    def inputs(self, draws: int = DRAWS) -> list[Case]:
         """The fixed cases, then the random ones: the same in every run."""
         fixed = [case if isinstance(case, Case) else Case(case) for case in self.cases]
-        return fixed + [Case(self.draw(random.Random(f"{self.name} {n}"))) for n in range(DRAWS if self.draw else 0)]
+        return fixed + [Case(self.draw(random.Random(f"{self.name} {n}"))) for n in range(draws if self.draw else 0)]
 
     def faces(self, mistake: Mistake) -> tuple[Callable[..., Any], ...]:
         """The functions that make this mistake."""
@@ -239,62 +243,93 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
         return explain(outcome.error), "stopped", None
     case = exercise.inputs()[number]
     context = f"{'Right before, wrong here' if number else 'Wrong here'}: {case.about}. " if case.about else ""
+    later = context if number else ""  # what is special about the very first input says little beside a finding
     share, index = _registered(exercise, function, number, args, outcome)
     if index is not None and share > 0.6:
-        return exercise.mistakes[index].says, "mistake", index
+        return later * (share < 1) + exercise.mistakes[index].says, "mistake", index
     if outcome.error is not None:
         return context + explain(outcome.error), "raised", None
     got, names = outcome.value, list(inspect.signature(exercise.solution).parameters)
-    named = list(zip(names, args, strict=False))
     if not callable(case.args) and probes.unsteady(function, args):
-        return f"{context}It gives another answer at each call: something in it is drawn at random.", "random", None
+        return f"{later}It gives another answer at each call: something in it is drawn at random.", "random", None
     for mistake_index, mistake in enumerate(exercise.mistakes):
         if mistake.sign is not None and _holds(mistake.sign, got):
             return mistake.says, "mistake", mistake_index
-    found = ladder.inside(got, expected, _quantities(named))
-    if found and found[0] in ("scale", "offset"):
-        found = _confirmed(exercise, function, number, found)
+    here = Trial(list(zip(names, args, strict=False)), got, expected)
+    right, wrong = _trials(exercise, function, number)
+    wrong = [trial for trial in wrong if trial.got is not probes.NOTHING]
+    found = _climb(here, wrong)
     if found and found[0] in ("kind", "finite"):
-        return context + found[1], *found[:1], None
-    inputs = [c.args for c in exercise.inputs() if not callable(c.args)]
+        return (later if found[0] == "kind" else context) + found[1], found[0], None
     if not callable(case.args):
+        inputs = [c.args for c in exercise.inputs() if not callable(c.args)]
         unused = probes.ignored(function, exercise.solution, [args, *inputs], exercise.tolerance)
         like = probes.as_if(function, exercise.solution, args, inputs, exercise.tolerance)
         if unused:
             answer = f" It answers {like}." if like and f"`{unused}`" in like else ""
-            said = f"{context}`{unused}` has no effect: in all that was tried the answer stays the same.{answer}"
+            said = f"{later}`{unused}` has no effect: in all that was tried the answer stays the same.{answer}"
             return said, "ignored", None
-        if like and (not found or found[0] in VAGUE):
+    sure = found and (found[0] not in (*VAGUE, "scale") or re.search(r" is `[^`]*`\.$|came rounded to", found[1]))
+    if not sure and not callable(case.args):
+        if slip := slips.slip(exercise.solution, here, [*wrong, *right], exercise.agree):
+            return f"{context}It answers as a right solution does with one slip in it: {slip}.", "slip", None
+        if like:
             return f"{context}It answers {like}.", "as if", None
     if found:
         return context + found[1], found[0], None
-    where = places.common(got, expected, named, exercise.tolerance)
-    if where:
+    if where := places.common(here, wrong, exercise.tolerance):
         return context + where, "places", None
     if unread := probes.unread(function, names):
         return f"{context}`{unread}` is never used in it.", "unread", None
-    spread = _across(exercise, function)
-    if spread:
-        return context + spread, "across", None
+    if not case.about and (spread := places.across([t.inputs for t in right], [t.inputs for t in (here, *wrong)])):
+        return spread, "across", None
     return context.strip() or "The answer differs from the one expected.", "about" if context else None, None
 
 
-def _confirmed(exercise: Exercise, function: Callable[..., Any], number: int,
-               found: tuple[str, str]) -> tuple[str, str]:
-    """The finding, without the name of its factor where that does not hold for other wrong inputs, at least one."""
-    text, named = found[1], re.search(r"(: that is|, which is) (.*)\.$", found[1])
-    if not named:
-        return found
-    names, agree = list(inspect.signature(exercise.solution).parameters), []
-    for case in exercise.inputs()[number + 1:]:
-        with case.arguments() as args:
-            expected, outcome = exercise.solution(*copied(args)), call(function, copied(args), exercise.seconds)
-            if outcome.error is None and not exercise.agree(outcome.value, expected):
-                other = ladder.inside(outcome.value, expected, _quantities(list(zip(names, args, strict=False))))
-                agree.append(other is not None and other[1].endswith(named[0]))
-        if len(agree) == 3:
+def _trials(exercise: Exercise, function: Callable[..., Any], number: int) -> tuple[list[Trial], list[Trial]]:
+    """How the function does on the inputs beside this one: those where it is right, and those where it is wrong."""
+    names, trials = list(inspect.signature(exercise.solution).parameters), ([], [])
+    for n, case in enumerate(exercise.inputs(MORE)):
+        if n != number and not callable(case.args):
+            expected, got = exercise.solution(*copied(case.args)), probes.safely(function, case.args)
+            good = got is not probes.NOTHING and exercise.agree(got, expected)
+            trials[not good].append(Trial(list(zip(names, case.args, strict=False)), got, expected))
+    return trials
+
+
+def _climb(here: Trial, wrong: list[Trial]) -> tuple[str, str] | None:
+    """What the ladder says about a wrong answer. A factor or an amount is called by the name that fits the other wrong
+    inputs as well; what is vague counts only if half of them get the like, else the next rung is asked."""
+    some, skip = wrong[:4], set()
+
+    def like(rung: str, want: str = "") -> list[tuple[Quantities, str]]:
+        tried = [(Quantities(trial.inputs, want=want, skip=skip), trial) for trial in some]
+        said = [(own, ladder.inside(trial.got, trial.expected, own)) for own, trial in tried]
+        return [(own, found[1]) for own, found in said if found and found[0] == rung]
+
+    for rung in ("offset", "scale"):
+        others = [own for own, _ in like(rung, rung)]
+        if others and 2 * len(others) >= len(some):
+            known = Quantities(here.inputs, others, rung)
+            found = ladder.inside(here.got, here.expected, known)
+            always = rung == "offset" and all(own.asked == known.asked for own in others)
+            if found and found[0] == rung and (known.told or always):
+                return found
+    while found := ladder.inside(here.got, here.expected, Quantities(
+            here.inputs, want="none" if some else "", skip=skip)):
+        rung, said = found
+        if rung not in VAGUE or rung == "part" or not some:
             break
-    return found if any(agree) and 2 * sum(agree) >= len(agree) else (found[0], text.removesuffix(named[0]) + ".")
+        agree = like(rung)
+        if rung == "rounding":  # always to the same side, or it is no rounding
+            agree = [other for other in agree if other[1].split(" are one ")[1] == said.split(" are one ")[1]]
+        elif rung == "offset" and isinstance(here.expected, int):  # one number is always some amount away: always this?
+            agree = [other for other in agree if other[1] == said]
+        if rung == "offset" and not isinstance(here.expected, int) or 2 * len(agree) >= len(some) or (
+                agree and rung in ("form", "precision", "clipped")):
+            break
+        skip.add(rung)
+    return found
 
 
 def _registered(exercise: Exercise, function: Callable[..., Any], number: int, args: tuple,
@@ -323,37 +358,6 @@ def _same(exercise: Exercise, a: Outcome, b: Outcome) -> bool:
     if a.error is not None or b.error is not None:
         return type(a.error) is type(b.error) and str(a.error) == str(b.error)
     return exercise.agree(a.value, b.value, max(exercise.tolerance, 1e-6))
-
-
-def _across(exercise: Exercise, function: Callable[..., Any]) -> str | None:
-    """What the inputs on which the function is wrong have in common."""
-    right, wrong, names = [], [], list(inspect.signature(exercise.solution).parameters)
-    for case in exercise.inputs():
-        if not callable(case.args):
-            outcome = call(function, copied(case.args), exercise.seconds)
-            good = outcome.error is None and exercise.agree(outcome.value, exercise.solution(*copied(case.args)))
-            (right if good else wrong).append(list(zip(names, case.args, strict=False)))
-    return places.across(right, wrong)
-
-
-def _quantities(named: list[tuple[str, Any]]) -> list[tuple[str, float]]:
-    """Numbers of the input that a factor or an offset may be, with their names."""
-    known: list[tuple[str, float]] = []
-    for name, value in named:
-        if isinstance(value, bool):
-            continue
-        if isinstance(value, int | float):
-            known.append((f"`{name}`", float(value)))
-        elif isinstance(value, dict):
-            known += [(f"`{name}[{key!r}]`", float(v)) for key, v in value.items()
-                      if isinstance(v, int | float) and not isinstance(v, bool)]
-        elif hasattr(value, "shape"):
-            known += [(f"`{name}.shape[{d}]`", float(size)) for d, size in enumerate(value.shape)]
-            known += [(f"the size of `{name}`", float(value.numel()))] if len(value.shape) > 1 else []
-            known += [(f"`{name}`", float(value))] if value.numel() == 1 and not len(value.shape) else []
-        elif isinstance(value, list | tuple):
-            known.append((f"the length of `{name}`", float(len(value))))
-    return known
 
 
 def _holds(sign: Callable[[Any], bool], got: Any) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from helpers.exercises.compare import describe, equal, number, same_kind, unequal
+from helpers.exercises.quantities import NONE, Quantities
 
-Known = Sequence[tuple[str, float]]  # quantities of the input by name: "`r`", "the length of `x`"
 CLOSE = 1e-5  # relative, for "this is the expected answer, changed in this way"
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 
@@ -34,16 +34,16 @@ def array(value: Any) -> torch.Tensor | None:
     return None
 
 
-def kind(got: Any, expected: Any) -> str | None:
+def kind(got: Any, expected: Any, known: Quantities = NONE) -> str | None:
     """The wrong type, dtype, shape or number of parts."""
     if got is None:
         return "It returned None. Is a `return` missing on this way through?" if expected is not None else None
     if expected is None:
         return f"The answer is None here, and {describe(got)} came."
     if isinstance(expected, torch.Tensor):
-        return _tensor_kind(got, expected)
+        return _tensor_kind(got, expected, known)
     if isinstance(expected, list | tuple | Mapping) and isinstance(got, type(expected) | list | tuple):
-        return _parts(got, expected)
+        return _parts(got, expected, known)
     if same_kind(got, expected):
         return None
     if isinstance(got, torch.Tensor) and got.numel() == 1 and isinstance(expected, Real):
@@ -54,7 +54,7 @@ def kind(got: Any, expected: Any) -> str | None:
     return f"{came[0].upper() + came[1:]} came, {wanted} was expected." if came != wanted else None
 
 
-def _tensor_kind(got: Any, expected: torch.Tensor) -> str | None:
+def _tensor_kind(got: Any, expected: torch.Tensor, known: Quantities) -> str | None:
     if not isinstance(got, torch.Tensor):
         return f"{describe(got)[0].upper() + describe(got)[1:]} came, {describe(expected)} was expected."
     shape, wanted = tuple(got.shape), tuple(expected.shape)
@@ -79,6 +79,10 @@ def _tensor_kind(got: Any, expected: torch.Tensor) -> str | None:
             n, ends = low.shape[d], "too many" if extra > 0 else "missing"
             place = ("the last ones" if torch.equal(high.narrow(d, 0, n), low) else
                      "the first ones" if torch.equal(high.narrow(d, high.shape[d] - n, n), low) else "")
+            like, right = known.as_long_as(shape[d]), known.as_long_as(wanted[d])
+            if not place and like and not set(like) & set(right):
+                rather = f", not as {right[0]}" if right else ""
+                return f"{say}: along dimension {d} it is as long as {like[0]}{rather}."
             return f"{say}: {abs(extra)} {ends} along dimension {d}{', ' + place if place else ''}."
     if got.numel() == 1:
         return f"{say}: one number for all of it, where each part has its own."
@@ -87,7 +91,7 @@ def _tensor_kind(got: Any, expected: torch.Tensor) -> str | None:
     return f"{say}: {'fewer' if got.numel() < expected.numel() else 'more'} numbers than there should be."
 
 
-def _parts(got: Any, expected: Any) -> str | None:
+def _parts(got: Any, expected: Any, known: Quantities) -> str | None:
     if isinstance(expected, Mapping):
         if not isinstance(got, Mapping):
             return f"{describe(got)[0].upper() + describe(got)[1:]} came, {describe(expected)} was expected."
@@ -97,18 +101,18 @@ def _parts(got: Any, expected: Any) -> str | None:
         said += [f"The key {key!r} is one too many." for key in extra[:1]]
         if said:
             return " ".join(said)
-        return _within([(f"the value of {key!r}", got[key], expected[key]) for key in expected])
+        return _within([(f"the value of {key!r}", got[key], expected[key]) for key in expected], known)
     if len(got) != len(expected):
         return _lengths(got, expected)
     if isinstance(expected, list) and len(expected) > len(ORDINALS) or array(expected) is not None:
         return None  # a long list or plain numbers: their values are compared as such
     return _within([(f"the {ORDINALS[n]} of its {len(expected)} values" if n < 5 else f"value {n}", a, b)
-                    for n, (a, b) in enumerate(zip(got, expected, strict=True))])
+                    for n, (a, b) in enumerate(zip(got, expected, strict=True))], known)
 
 
-def _within(parts: list[tuple[str, Any, Any]]) -> str | None:
+def _within(parts: list[tuple[str, Any, Any]], known: Quantities) -> str | None:
     for name, a, b in parts:
-        if reason := kind(a, b):
+        if reason := kind(a, b, known):
             return f"In {name}: {reason[0].lower() + reason[1:]}"
     return None
 
@@ -178,10 +182,11 @@ def sign(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     return None
 
 
-def scale(got: torch.Tensor, expected: torch.Tensor, known: Known = ()) -> str | None:
+def scale(got: torch.Tensor, expected: torch.Tensor, known: Quantities) -> str | None:
     """Every number too large or too small by one factor."""
     there = expected != 0
-    if not there.any() or not got[there].isfinite().all() or not expected.isfinite().all() or got[~there].any():
+    if not there.any() or not got[there].isfinite().all() or not expected.isfinite().all() or got[~there].any() or (
+            known.want == "offset"):
         return None
     ratio = (got[there] / expected[there]).median().item()
     if ratio == 0 or abs(ratio - 1) < 1e-3 or not _is(got, ratio * expected, 1e-4):
@@ -190,7 +195,7 @@ def scale(got: torch.Tensor, expected: torch.Tensor, known: Known = ()) -> str |
     minus = " with the sign the wrong way round," if ratio < 0 else ""
     said = f"It is{minus} {number(size, digits=4)} times too {'large' if abs(ratio) > 1 else 'small'}" + (
         "" if one else ", everywhere alike")
-    because = _named(size, known, one)
+    because = known.factor(size)
     return f"{said}: {because}." if because else f"{said}." if not one or _round(size) else None
 
 
@@ -198,37 +203,22 @@ def _round(size: float) -> bool:
     return any(math.isclose(size, whole, rel_tol=1e-4) for whole in (2, 3, 4, 8, 10, 16, 32, 64, 100, 1000, 1024))
 
 
-def _named(size: float, known: Known, one: bool) -> str:
-    for name, value in known:
-        powers = () if one or " " in name or "." in name else ((0.5, f"the root of {name}"), (2.0, f"{name} squared"))
-        for power, say in ((1.0, name), *powers):
-            if value > 1 and math.isclose(size, value**power, rel_tol=1e-4):
-                return f"that is {say}"
-    units = {8: "eight bits are a byte", 1024: "1,024 is a step of units", 1000: "1,000 is a step of units",
-             2**20: "1,048,576 is two steps of units", 2**30: "2^30 is a GiB", 10**9: "10^9 is a GB",
-             math.log2(math.e): "log2(x) is 1.4427 times ln(x)", math.log2(10): "log2(x) is 3.3219 times log10(x)"}
-    return next((say for value, say in units.items() if math.isclose(size, value, rel_tol=1e-6)), "")
-
-
-def offset(got: torch.Tensor, expected: torch.Tensor, known: Known = ()) -> str | None:
+def offset(got: torch.Tensor, expected: torch.Tensor, known: Quantities) -> str | None:
     """Every number too large or too small by one amount."""
     gap = got - expected
-    if not gap.isfinite().all():
+    if not gap.isfinite().all() or known.want == "scale":
         return None
     amount = gap.flatten()[0].item()
     largest = expected.abs().max().item()
     room = 1e-4 * abs(amount) + 1e-7 * largest
     if abs(amount) <= 1e-5 * largest or ((gap - amount).abs() > room).any():
         return None
-    size, high = abs(amount), "large" if amount > 0 else "small"
-    name = next((f", which is {name}" for name, value in known
-                 if value and math.isclose(size, abs(value), rel_tol=1e-4)), "")
+    size, high, name = abs(amount), "large" if amount > 0 else "small", known.amount(abs(amount))
     if got.numel() == 1 and size != 1 and not name:
-        times = next((f"{k} times {name}" for k in (2, 3, 4) for name, value in known
-                      if value > 1 and math.isclose(size, k * value, rel_tol=1e-6)), None)
-        return f"It is {number(size, digits=5)} too {high}, which is {times}." if times else None
+        return None
     everywhere = "" if got.numel() == 1 else ", everywhere alike"
-    return f"It is {number(size, digits=5)} too {high}{everywhere}{name or (': off by one' if size == 1 else '')}."
+    because = f", which is {name}" if name else ": off by one" if size == 1 else ""
+    return f"It is {number(size, digits=5)} too {high}{everywhere}{because}."
 
 
 def wrapped(got: torch.Tensor, expected: torch.Tensor) -> str | None:
@@ -248,7 +238,7 @@ def rounding(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     whole = (got == got.round()).all() and (expected == expected.round()).all()
     gap = got - expected
     wrong = gap != 0
-    if not whole or got.numel() < 2 or gap.abs().max() != 1 or wrong.all():
+    if not whole or got.numel() < 4 or gap.abs().max() != 1 or wrong.all():
         return None
     share = f"{int(wrong.sum())} of {got.numel()} are one"
     towards = gap[wrong] * expected[wrong].sign()
@@ -266,15 +256,28 @@ def form(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     if expected.numel() == 1 and expected.abs().item() in (0, 1):
         return None
     safe = expected.abs().clamp(min=1e-300)
-    turned = (("the square of what was expected", expected**2), ("the root of what was expected", safe.sqrt()),
+    turned = [("the square of what was expected", expected**2), ("the root of what was expected", safe.sqrt()),
               ("upside down: one divided by what was expected", expected.reciprocal()),
               ("one minus what was expected", 1 - expected), ("the natural logarithm of what was expected", safe.log()),
               ("the base-2 logarithm of what was expected", safe.log2()),
               ("two to the power of what was expected", 2**expected),
               ("e to the power of what was expected", expected.exp()),
               ("rounded to whole numbers", expected.round()), ("rounded down to whole numbers", expected.floor()),
-              ("cut off to whole numbers", expected.trunc()))
-    return next((f"What came is {say}." for say, value in turned if not _is(value, expected) and _is(got, value)), None)
+              ("cut off to whole numbers", expected.trunc()),
+              ("the largest power of two that is not above what was expected", 2 ** safe.log2().floor())]
+    turned += [(f"rounded to {n} decimals", short) for n in (2, 3, 4, 1)
+               if 2 * (short := expected.round(decimals=n)).count_nonzero() >= short.numel()]
+    turned += [(f"the bit pattern of what was expected, in {_name(kind)}", expected.to(kind).view(whole).double())
+               for kind, whole in ((torch.float16, torch.int16), (torch.bfloat16, torch.int16),
+                                   (torch.float32, torch.int32))]
+    for say, value in turned:
+        if not _is(value, expected, 1e-7) and _is(got, value):
+            return f"What came is {say}."
+    return None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def order(got: torch.Tensor, expected: torch.Tensor) -> str | None:
@@ -316,20 +319,11 @@ def shifted(got: torch.Tensor, expected: torch.Tensor) -> str | None:
 def clipped(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     """The expected numbers, held within a range."""
     low, high = got.min(), got.max()
-    if got.numel() > 2 and low < high and _is(got, expected.clamp(low, high)):
+    if got.numel() > 3 and low < high and _is(got, expected.clamp(low, high)):
         cut = int((expected < low).sum()), int((expected > high).sum())
         ends = [f"{cut[0]} are held at {number(low.item())}"] * bool(cut[0]) \
             + [f"{cut[1]} are held at {number(high.item())}"] * bool(cut[1])
         return f"Right inside, clipped outside: {' and '.join(ends)}." if sum(cut) > 1 else None
-    return None
-
-
-def mirrored(got: torch.Tensor, expected: torch.Tensor) -> str | None:
-    """Counted from the other end: a constant minus what was expected."""
-    total = (got + expected).flatten()
-    if got.numel() > 2 and _is(total, total[0].expand_as(total)):
-        both = number(total[0].item())
-        return f"It counts from the other end: what came and what was expected always add up to {both}."
     return None
 
 
@@ -341,18 +335,29 @@ def straight(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     low, high = b.argmin(), b.argmax()
     factor = (a[high] - a[low]) / (b[high] - b[low])
     base = a[low] - factor * b[low]
+    if factor == -1 and _is(a, base - b):
+        return f"It counts from the other end: what came and what was expected always add up to {number(base.item())}."
     if factor != 0 and _is(a, factor * b + base, 1e-4):
         return (f"It is the right answer times {number(factor.item(), digits=4)} plus {number(base.item(), digits=4)}, "
                 "everywhere: a factor and a shift are out of place.")
     return None
 
 
-def precision(got: torch.Tensor, expected: torch.Tensor) -> str | None:
+def precision(got: torch.Tensor, expected: torch.Tensor, wanted: Any = None) -> str | None:
     """Right to a few digits."""
     there = expected != 0
     if not there.any() or not (got.isfinite().all() and expected.isfinite().all()):
         return None
     error = ((got - expected).abs() / expected.abs().max()).max().item()
+    dtype = wanted.dtype if isinstance(wanted, torch.Tensor) else None
+    if dtype in (torch.float16, torch.bfloat16) and 0 < error < 0.05:
+        return (f"Right but for the last digits that {_name(dtype)} holds: was something rounded to {_name(dtype)} on "
+                "the way already, and not at the end only?")
+    wrong = got != expected
+    for narrow in (torch.float16, torch.bfloat16):
+        if torch.equal(got[wrong], expected[wrong].to(narrow).double()):
+            many = f"{int(wrong.sum())} of {got.numel()} numbers" if got.numel() > 1 else "The number"
+            return f"{many} came rounded to {_name(narrow)}, and would be right otherwise."
     if 0 < error < 5e-3 and (expected != expected.round()).any():
         gaps = ((got - expected) / expected)[there]
         high = gaps.abs().max() if gaps.min() < 0 < gaps.max() else 0.0
@@ -368,11 +373,11 @@ def _is(a: torch.Tensor, b: torch.Tensor, tolerance: float = CLOSE) -> bool:
 
 
 RUNGS: tuple[Callable[..., str | None], ...] = (
-    finite, constant, sign, scale, offset, wrapped, order, shifted, mirrored, rounding, clipped, form, precision,
+    finite, constant, sign, scale, offset, wrapped, order, shifted, rounding, clipped, form, precision,
     straight)
 
 
-def numbers(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | None:
+def numbers(got: Any, expected: Any, known: Quantities = NONE) -> tuple[str, str] | None:
     """(rung, sentence) for two answers made of numbers in one shape, or None."""
     a, b = array(got), array(expected)
     if a is None or b is None or a.shape != b.shape:
@@ -380,17 +385,18 @@ def numbers(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | Non
     if torch.equal(a, b):
         return "kind", "The values are right, but some are floats where whole numbers belong, or the other way round."
     by_one = a.numel() == 1 and (a - b).abs() == 1
-    rungs = (precision,) if _is(a, b) else (offset, *RUNGS) if by_one else RUNGS  # nearly equal: neither sorted nor …
+    rungs = (form, precision) if _is(a, b) else (offset, *RUNGS) if by_one else RUNGS  # nearly equal
     if isinstance(expected, torch.Tensor) and expected.dtype.is_floating_point:
         rungs = tuple(rung for rung in rungs if rung is not wrapped)  # floats do not wrap, be they whole
-    for rung in rungs:
-        said = rung(a, b, known) if rung in (scale, offset) else rung(a, b)
+    for rung in (rung for rung in rungs if rung.__name__ not in known.skip):
+        said = rung(a, b, known) if rung in (scale, offset) else rung(a, b, expected) if rung is precision \
+            else rung(a, b)
         if said:
             return rung.__name__, said
     return None
 
 
-def parts(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | None:
+def parts(got: Any, expected: Any, known: Quantities = NONE) -> tuple[str, str] | None:
     """(rung, sentence) for an answer of several values: which of them is wrong, and how."""
     if isinstance(expected, Mapping):
         pairs = [(f"the value of {key!r}", got[key], expected[key]) for key in expected]
@@ -442,8 +448,8 @@ def text(got: Any, expected: Any) -> tuple[str, str] | None:
     return None
 
 
-def inside(got: Any, expected: Any, known: Known = ()) -> tuple[str, str] | None:
+def inside(got: Any, expected: Any, known: Quantities = NONE) -> tuple[str, str] | None:
     """(rung, sentence) for an answer that differs, the first that fits; None if no rung does."""
-    if said := kind(got, expected):
+    if said := kind(got, expected, known):
         return "kind", said
     return numbers(got, expected, known) or text(got, expected) or parts(got, expected, known)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,120 +16,116 @@ from helpers.exercises.ladder import array
 Named = Sequence[tuple[str, Any]]  # the arguments by name
 
 
-def common(got: Any, expected: Any, inputs: Named, tolerance: float) -> str | None:
-    """What the wrong places of an answer have in common that (nearly) no right place has, as a sentence."""
-    a, b = array(got), array(expected)
-    if a is None or b is None or a.shape != b.shape or b.numel() < 5 or b.dim() == 0:
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One input, what came and what was expected."""
+
+    inputs: Named
+    got: Any
+    expected: Any
+
+    @property
+    def args(self) -> tuple:
+        return tuple(value for _, value in self.inputs)
+
+    def wrong(self, tolerance: float) -> torch.Tensor | None:
+        """Where it is wrong; None where that makes no sense."""
+        a, b = array(self.got), array(self.expected)
+        if a is None or b is None or a.shape != b.shape or b.dim() == 0:
+            return None
+        exact = isinstance(self.expected, torch.Tensor) and not self.expected.dtype.is_floating_point
+        return unequal(a, b, 0.0 if exact else tolerance)
+
+
+def common(here: Trial, others: Sequence[Trial], tolerance: float) -> str | None:
+    """What all the wrong places of an answer have and no right one has, here and on other inputs, as a sentence."""
+    wrong = here.wrong(tolerance)
+    if wrong is None or wrong.numel() < 5 or not wrong.any() or wrong.all():
         return None
-    exact = isinstance(expected, torch.Tensor) and not expected.dtype.is_floating_point
-    wrong = unequal(a, b, 0.0 if exact else tolerance)
-    if not wrong.any() or wrong.all():
-        return None
-    best, fewest = None, None
-    for said, mask in features(b, inputs):
-        if mask.shape != wrong.shape or mask.all() or (wrong & ~mask).any():
-            continue
-        spared = int((mask & ~wrong).sum())  # right, though they have the property
-        if spared <= 0.34 * int(mask.sum()) and (fewest is None or spared < fewest):
-            best, fewest = (said, spared), spared
-    if best is None:
-        return None
-    said, spared = best
-    return f"Right except {said}" + (f" (and there not everywhere: {spared} of them are right)." if spared else ".")
+    fitting = {said: math.comb(wrong.numel(), int(wrong.sum())) for said, mask in features(
+        array(here.expected), here.inputs) if torch.equal(mask, wrong)}  # how many patterns are like it: no chance hit
+    for other in others[:6]:
+        there = other.wrong(tolerance)
+        if there is not None:
+            found = dict(features(array(other.expected), other.inputs))
+            for said in list(fitting):
+                if said not in found or (there & ~found[said]).any():
+                    del fitting[said]
+                elif torch.equal(there, found[said]):
+                    fitting[said] *= math.comb(there.numel(), int(there.sum()))
+    said = next((said for said, count in fitting.items() if count > 1000), None)
+    return f"Right except {said}." if said else None
 
 
 def features(expected: torch.Tensor, inputs: Named) -> Iterator[tuple[str, torch.Tensor]]:
-    """(words, where) for properties a place may have: of the input that stands there, of the answer, of the index."""
-    yield from _ends(expected.shape)
-    for name, value in inputs:
-        there = array(value)
-        if there is not None and there.numel() == expected.numel() and there.dim() > 0:
-            there, whole = there.reshape(expected.shape), there[there.isfinite()]
-            yield f"where `{name}` is NaN", there.isnan()
-            yield f"where `{name}` is infinite", there.isinf()
-            yield f"where `{name}` is zero", there == 0
-            yield f"where `{name}` is negative", there < 0
-            yield f"where `{name}` is positive", there > 0
-            yield f"where `{name}` is zero or negative", there <= 0
-            yield f"where `{name}` is odd", there % 2 == 1
-            yield f"where `{name}` is even", there % 2 == 0
-            yield f"where `{name}` lies half-way between two whole numbers", (there * 2) % 2 == 1
-            if whole.numel():
-                yield f"at the largest of `{name}`", there == whole.max()
-                yield f"at the smallest of `{name}`", there == whole.min()
-                yield f"at the largest magnitude of `{name}`", there.abs() == whole.abs().max()
-            for bound in (7, 8, 15, 127, 128):
-                yield f"where `{name}` is above {bound}", there > bound
-            yield f"where the magnitude of `{name}` is above 1", there.abs() > 1
-    yield "where the answer is NaN", expected.isnan()
-    yield "where the answer is infinite", expected.isinf()
-    yield "where the answer is zero", expected == 0
-    yield "where the answer is negative", expected < 0
-    yield "where the answer is positive", expected > 0
-    yield "at the answer's largest value", expected == expected[~expected.isnan()].max() if (
-        ~expected.isnan()).any() else expected.isnan()
-    for bound in (7, 15, 127):
-        yield f"where the answer is above {bound}", expected > bound
-    yield from _indices(expected.shape)
-
-
-def _axes(shape: torch.Size) -> Iterator[tuple[int, str, torch.Tensor]]:
-    names = ("index",) if len(shape) == 1 else ("row", "column") if len(shape) == 2 else \
-        tuple(f"index {d}" for d in range(len(shape)))
-    for d, name in enumerate(names):
-        yield d, name, torch.arange(shape[d]).view([-1 if i == d else 1 for i in range(len(shape))]).expand(shape)
-
-
-def _ends(shape: torch.Size) -> Iterator[tuple[str, torch.Tensor]]:
-    for d, name, at in _axes(shape):
-        first, last = ("at the first place", "at the last place") if len(shape) == 1 else (
+    """(words, where) for properties a place may have: at an end, of the input that stands there, of the answer, of the
+    index."""
+    shape, dims = expected.shape, range(len(expected.shape))
+    names = ("index",) if len(dims) == 1 else ("row", "column") if len(dims) == 2 else [f"index {d}" for d in dims]
+    axes = [(name, shape[d], torch.arange(shape[d]).view([-1 if i == d else 1 for i in dims]).expand(shape))
+            for d, name in enumerate(names)]
+    for name, n, at in axes:
+        first, last = ("at the first place", "at the last place") if len(dims) == 1 else (
             f"in the first {name}", f"in the last {name}")
-        yield first, at == 0
-        yield last, at == shape[d] - 1
-        yield f"{first} and the last", (at == 0) | (at == shape[d] - 1)
-
-
-def _indices(shape: torch.Size) -> Iterator[tuple[str, torch.Tensor]]:
-    for d, name, at in _axes(shape):
-        yield f"at every odd {name}", at % 2 == 1
-        yield f"at every even {name}", at % 2 == 0
-        for start in (2, 4, 8, 16, 32, 64, 128, 256):
-            if start < shape[d]:
-                yield f"from {name} {start} on", at >= start
-                yield f"before {name} {start}", at < start
-                tail = shape[d] % start
-                if tail:
-                    yield f"in the last, incomplete block of {start}", at >= shape[d] - tail
-        for start in range(1, min(shape[d], 64)):
-            yield f"from {name} {start} on", at >= start
-            yield f"before {name} {start}", at < start
-    if len(shape) == 2:
-        rows, columns = torch.arange(shape[0])[:, None], torch.arange(shape[1])
-        yield "on the diagonal", (rows == columns).expand(shape)
-        yield "off the diagonal", (rows != columns).expand(shape)
-        yield "above the diagonal", (rows < columns).expand(shape)
-        yield "below the diagonal", (rows > columns).expand(shape)
+        yield from ((first, at == 0), (last, at == n - 1), (f"{first} and the last", (at == 0) | (at == n - 1)))
+    values = [(f"`{name}`", array(value)) for name, value in inputs]
+    for name, there in [*values, ("the answer", expected)]:
+        if there is None or there.dim() == 0 or there.numel() != expected.numel():
+            continue
+        there = there.reshape(shape)
+        finite = there.where(there.isfinite(), 0)
+        for words, mask in (("is NaN", there.isnan()), ("is infinite", there.isinf()), ("is zero", there == 0),
+                            ("is negative", there < 0), ("is positive", there > 0), ("is odd", there % 2 == 1),
+                            ("is zero or negative", there <= 0), ("is even", there % 2 == 0),
+                            ("lies half-way between two whole numbers", there * 2 % 2 == 1),
+                            *((f"is above {bound}", there > bound) for bound in (7, 15, 127)),
+                            ("is of a magnitude above 1", there.abs() > 1), ("is largest", there == finite.max()),
+                            ("is smallest", there == finite.min()),
+                            ("is of the largest magnitude", there.abs() == finite.abs().max())):
+            yield f"where {name} {words}", mask
+    for name, n, at in axes:
+        yield from ((f"at every odd {name}", at % 2 == 1), (f"at every even {name}", at % 2 == 0))
+        for start in (*range(1, min(n, 64)), *(block for block in (64, 128, 256) if block < n)):
+            yield from ((f"from {name} {start} on", at >= start), (f"before {name} {start}", at < start))
+            if n % start and start in (2, 4, 8, 16, 32, 64, 128, 256):
+                yield f"in the last, incomplete block of {start}", at >= n - n % start
+    if len(dims) == 2:
+        off = torch.arange(shape[1]) - torch.arange(shape[0])[:, None]
+        yield from (("on the diagonal", off == 0), ("off the diagonal", off != 0), ("above the diagonal", off > 0),
+                    ("below the diagonal", off < 0))
 
 
 def across(right: Sequence[Named], wrong: Sequence[Named]) -> str | None:
-    """What all wrong inputs have and no right one, as a sentence; None without one, or with fewer than two of each."""
-    if len(right) < 2 or len(wrong) < 2:
+    """What all wrong inputs have and the right ones have not, as a sentence; None where that might be chance."""
+    if len(right) < 4 or len(wrong) < 3:
         return None
-    for (said, _), values in zip(traits(right[0]), zip(*(
+    best, least = None, 1e-3  # how likely it is that all wrong ones have it by chance
+    for (said, _), values in zip(traits(wrong[0]), zip(*(
             [has for _, has in traits(one)] for one in [*right, *wrong]), strict=False), strict=False):
         ours, theirs = values[:len(right)], values[len(right):]
-        if None not in values and not any(ours) and all(theirs):
-            return f"Right for the {len(right)} inputs without, wrong for all {len(theirs)} with this: {said}."
-    return None
+        chance = (sum(map(bool, values)) / len(values)) ** len(wrong)
+        if None not in values and all(theirs) and ours.count(False) > 3 and chance < least:
+            best, least = (said, ours.count(True), ours.count(False)), chance
+    if best is None:
+        return None
+    said, having, lacking = best
+    return f"Wrong only where {said}{', and there each time' * (not having)}: right for all {lacking} inputs without."
 
 
 def traits(inputs: Named) -> Iterator[tuple[str, bool | None]]:
     """(words, whether this input has it; None where the question makes no sense), in the same order for all inputs."""
+    numbers = [(name, value) for name, value in inputs if isinstance(value, int | float)]
+    for (name, value), (other, by) in itertools.combinations(numbers, 2):
+        yield f"`{name}` is not `{other}`", value != by
+        yield f"`{name}` is above `{other}`", value > by
+        yield f"`{name}` is below `{other}`", value < by
     for name, value in inputs:
         yield f"`{name}` is true", value if isinstance(value, bool) else None
         yield f"`{name}` is false", not value if isinstance(value, bool) else None
         yield f"`{name}` is None", value is None
-        yield f"`{name}` is empty", len(value) == 0 if isinstance(value, str | list | tuple | Mapping) else None
+        parts = len(value) if isinstance(value, str | list | tuple | Mapping) else None
+        yield f"`{name}` is empty", parts == 0 if parts is not None else None
+        yield f"`{name}` has more than one part", parts > 1 if parts is not None else None
         there = None if isinstance(value, bool) else array(value)
         one = there.item() if there is not None and there.dim() == 0 else None
         for words, has in (
@@ -147,6 +145,8 @@ def traits(inputs: Named) -> Iterator[tuple[str, bool | None]]:
             yield f"`{name}` {words}", has(flat) if flat is not None else None
         for words, has in (
                 ("has more than one dimension", lambda m: m.dim() > 1), ("has one row", lambda m: m.shape[0] == 1),
+                ("has more than one row", lambda m: m.dim() > 1 and m.shape[0] > 1),
+                ("is not zero everywhere", lambda m: bool(m.any())),
                 ("has an odd length", lambda m: m.shape[0] % 2 == 1),
                 ("is of a size that is no multiple of 64", lambda m: m.numel() % 64 != 0),
                 ("is of a size that is no multiple of 256", lambda m: m.numel() % 256 != 0),

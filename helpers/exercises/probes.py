@@ -27,29 +27,26 @@ def safely(function: Callable[..., Any], args: tuple) -> Any:
 def as_if(function: Callable[..., Any], solution: Callable[..., Any], args: tuple, others: Sequence[tuple],
           tolerance: float) -> str | None:
     """The change of the input under which the answer to `args` would be right: "as if `bits` were 8"; None if there is
-    none. Of several that fit, the one that explains the most of the `others` on which the function is wrong too; one
-    that explains less than half of them does not count."""
-    fitting = _fitting(function, solution, args, others, tolerance)
-    if not fitting:
-        return None
-    wrong = [other for other in others if other is not args
-             and not _alike(safely(function, other), safely(solution, other), tolerance)][:4]
-    explained = [_fitting(function, solution, other, [*others, args], tolerance) for other in wrong]
-    scores = {said: sum(said in found for found in explained) for said in fitting}
-    best = max(fitting, key=lambda said: scores[said])  # the first of equals: the likeliest slip
-    by_chance = isinstance(safely(solution, args), int | float | str) and not scores[best]  # one number says little
-    return best if 2 * scores[best] >= len(wrong) and not by_chance else None
-
-
-def _fitting(function: Callable[..., Any], solution: Callable[..., Any], args: tuple, others: Sequence[tuple],
-             tolerance: float) -> list[str]:
-    got, expected = safely(function, args), safely(solution, args)
-    names, found = list(inspect.signature(solution).parameters), []
+    none. Of several that fit, the one that explains the most of the `others`; one that explains less than half of
+    those on which the function is wrong, or of those on which it is right, does not count."""
+    names, got = list(inspect.signature(solution).parameters), safely(function, args)
+    expected = safely(solution, args)
+    fitting = []
     for said, changed in itertools.islice(changes(names, args, others, solution), TRIES):
         value = safely(solution, changed)
         if not _alike(value, expected, tolerance) and _alike(got, value, max(tolerance, 1e-6)):
-            found.append(said)
-    return found
+            fitting.append(said)
+    scores = {said: ([], []) for said in fitting}  # whether it foretells the answer: to right inputs, to wrong ones
+    for other in [other for other in others if fitting and other is not args][:10]:
+        ours, theirs = safely(function, other), safely(solution, other)
+        wrong = not _alike(ours, theirs, tolerance)
+        for said, changed in changes(names, other, [*others, args], solution):
+            if said in scores:
+                scores[said][wrong].append(_alike(ours, safely(solution, changed), max(tolerance, 1e-6)))
+    few = not isinstance(expected, torch.Tensor) or expected.numel() < 3  # few numbers are soon met by chance
+    told = [said for said, (right, wrong) in scores.items() if (any(wrong) or not few and not wrong) and (
+        3 * sum(wrong) > 2 * len(wrong) > 4 or 2 * sum(wrong) >= len(wrong) and 2 * sum(right) >= len(right))]
+    return max(told, key=lambda said: sum(map(sum, scores[said])), default=None)
 
 
 def _alike(a: Any, b: Any, tolerance: float) -> bool:
@@ -139,8 +136,10 @@ def variants(name: str, value: Any, others: Sequence[Any], solution: Callable[..
         yield "were in reversed order", dict(reversed(value.items()))
     elif isinstance(value, list | tuple):
         kind = type(value)
-        yield from (("were reversed", value[::-1]), ("lacked its first", value[1:]), ("lacked its last", value[:-1]),
-                    ("had its first only", value[:1]), ("had its last only", value[-1:]))
+        yield "were reversed", value[::-1]
+        if isinstance(value, list) or not all(isinstance(part, int | float) for part in value):
+            yield from (("lacked its first", value[1:]), ("lacked its last", value[:-1]),
+                        ("had its first only", value[:1]), ("had its last only", value[-1:]))
         try:
             yield "were sorted", kind(sorted(value))
             yield "had no value twice", kind(dict.fromkeys(value))
@@ -150,7 +149,8 @@ def variants(name: str, value: Any, others: Sequence[Any], solution: Callable[..
             yield "had each pair exchanged", kind((b, a) for a, b in value)
             yield "had the first of each pair twice", kind((a, a) for a, _ in value)
             yield "had the second of each pair twice", kind((b, b) for _, b in value)
-        if value and all(isinstance(part, int | float) and not isinstance(part, bool) for part in value):
+        if value and all(isinstance(part, int | float) and not isinstance(part, bool) for part in value) and (
+                kind is list):
             yield "held magnitudes", kind(abs(part) for part in value)
             yield "had the other sign", kind(-part for part in value)
         if value and all(isinstance(part, str) for part in value):
@@ -176,6 +176,7 @@ def _numbers(value: float, others: Sequence[Any]) -> Iterator[tuple[str, float]]
 def _tensors(value: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
     if value.dim() == 2:
         yield "were transposed", value.T.contiguous()
+        yield "were reshaped where it is to be transposed", value.reshape(value.shape[::-1]).T.contiguous()
     if value.dtype.is_floating_point or value.dtype in (torch.int8, torch.int16, torch.int32, torch.int64):
         yield "held magnitudes only (no signs)", value.abs()
         yield "had the other sign", -value

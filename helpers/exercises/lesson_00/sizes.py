@@ -20,6 +20,7 @@ as you like. A wrong answer earns a hint that names the likely error; `hint("mod
 and `solution("model_bytes")` shows how we would write it.
 """,
     cases=(Case((1000, 32)), Case((6_738_415_616, 4), about="less than a byte for each number"),
+           Case((8, 5), about="numbers that do not fit a whole number of times into a byte"),
            Case((3, 4), about="a last byte that is not full"), Case((1, 1), about="one bit in all")),
     hints=("How many bits are there in all, and how many bits are there in a byte?",
            "3 numbers of 4 bits are 12 bits: one byte is too small, so they need 2. Which way must the division round?",

@@ -57,10 +57,13 @@ Decode fp8 E4M3 from its digits, without the tools of the lesson: `decode_e4m3("
 four of exponent with bias 7, three of mantissa. Mind its two peculiarities: subnormals, and the top exponent, which is
 *not* reserved: only the magnitude `1111111` is NaN, and there is no infinity.
 """,
-    cases=(Case(("00111000",)), Case(("00111100",), about="ones in the mantissa"),
+    cases=(Case(("00111000",), about="the exponent field 0111, which is the bias, and no mantissa"),
+           Case(("00111100",), about="a one as the first of the mantissa's three digits"),
+           Case(("00111001",), about="a one as the last of the mantissa's three digits"),
            Case(("10111010",), about="the sign bit"), Case(("01111000",), about="the top exponent"),
            Case(("01111111",), about="NaN"), Case(("11111111",), about="NaN with the sign bit"),
-           Case(("00000011",), about="exponent field 0"), Case(("00000000",), about="zero"),
+           Case(("00000011",), about="exponent field 0"),
+           Case(("10000011",), about="a negative number with exponent field 0"), Case(("00000000",), about="zero"),
            Case(("00001000",), about="the smallest exponent field that is not 0")),
     hints=('`int("0111", 2)` is 7. Cut the text at 1 and 5.',
            "Normal values are (1 + mantissa / 8) · 2**(exponent - 7), with the sign in front.",

@@ -30,7 +30,10 @@ def absmax_codes(x, bits):
 
 Which weights does it spoil? Mend it, for any number of bits from 2 to 8.
 """,
-    cases=(Case((torch.tensor([0.5, -2.0, 0.9]), 8)), Case((torch.tensor([0.1, 0.7, 0.33]), 4), about="four bits"),
+    cases=(Case((torch.tensor([2.0, -2.0]), 8), about="the largest and the smallest value equally far from 0"),
+           Case((torch.tensor([1.0, -1.0, 0.3]), 2), about="two bits, whose codes are -1, 0 and 1"),
+           Case((torch.tensor([0.5, -2.0, 0.9]), 8), about="a smallest value that is farther from 0 than the largest"),
+           Case((torch.tensor([0.1, 0.7, 0.33]), 4), about="four bits"),
            Case((torch.tensor([[0.1, -0.3, 0.2], [-0.5, 0.9, 0.4]]), 8), about="a matrix")),
     hints=("Which value must get the outermost code? Try the published line on [0.5, -2.0, 0.9].",
            "The scale comes from the value of largest *size*, whatever its sign.",
@@ -90,7 +93,7 @@ def zeropoint_values(codes, scale, zero_point):
         Mistake("The codes were read as uint8, so that -128 became 128.", (".float()", ".view(torch.uint8).float()")),
         Mistake("The zero point was left out: 0 is not the code of the value 0 here.", (" - zero_point", "")),
     ),
-    draw=lambda rng: (integers(rng, -128, 127, 2, 3, dtype=torch.int8), rng.choice((0.5, 0.1, 0.03)),
+    draw=lambda rng: (integers(rng, -128, 127, 2, 3, dtype=torch.int8), rng.choice((0.5, 0.1, 0.0317)),
                       rng.randint(-128, 127)),
     tolerance=1e-5,
     moral="Three of four pairs of code and zero point never show it. Test with the extreme codes.")
@@ -102,6 +105,8 @@ def calibrated_codes(x: torch.Tensor, low: torch.Tensor,
     step = (high - low) / 255
     return ((x - low) / step - 128).round().clamp(-128, 127).to(torch.int8)
 
+
+RANGES = torch.tensor([1.0, 5.0, -60.0]), torch.tensor([4.0, 20.0, -3.0])
 
 CALIBRATED_CODES = Exercise(2, calibrated_codes, "★★ Spot the bug: the largest value becomes the smallest · 8 min", """
 A search index stores embeddings as int8; the range of each dimension was measured beforehand on other texts. Then comes
@@ -119,7 +124,10 @@ def calibrated_codes(x, low, high):
 With the numbers of that thread 1.0, above a range that ends at -3, becomes -112 instead of 127. Mend it: what lies
 outside gets the nearer end, and what lies inside the *nearest* code. In each dimension `low` lies below `high`.
 """,
-    cases=(Case((torch.tensor([[-1.0, 15.0, 1.0]]), torch.tensor([1.0, 5.0, -60.0]), torch.tensor([4.0, 20.0, -3.0]))),
+    cases=(Case((torch.tensor([[1.0, 20.0, -60.0], [4.0, 5.0, -3.0]]), *RANGES), about="the ends of each range"),
+           Case((torch.tensor([[4.0, 15.0, 1.0]]), *RANGES), about="a value above its range"),
+           Case((torch.tensor([[-1.0, 15.0, -60.0]]), *RANGES), about="a value below its range"),
+           Case((torch.tensor([[9.0, 1.0, 1.0], [2.0, 6.0, -30.0]]), *RANGES), about="values beside ones outside"),
            Case((torch.tensor([[0.35], [0.45], [0.75], [0.85]]), torch.zeros(1), torch.ones(1)),
                 about="values between two codes"),
            Case((torch.tensor([[0.5], [2.8]]), torch.tensor([0.5]), torch.tensor([255.5])),

@@ -108,7 +108,7 @@ def unpack_nf4(packed, absmax, block_size):
 There is a second mistake in it: a byte holds two codes, the **first in the high** half. Write it right: from bytes and
 absmax back to weights, block by block. The last block may be short.
 """,
-    cases=((_packed(0xD5, 0x2B, 0x9E), torch.tensor([1.0]), 8),
+    cases=(Case((_packed(0xD5, 0x2B, 0x9E), torch.tensor([1.0]), 8), "an absmax of 1: the levels themselves"),
            Case((_packed(0xD5, 0x2B, 0x9E), torch.tensor([3.0]), 8), "an absmax that is not 1"),
            Case((_packed(0x0F, 0x78, 0x3C, 0xE1), torch.tensor([2.0, 10.0]), 4), "a second block"),
            Case((_packed(0x0F, 0x78, 0x3C), torch.tensor([1.0, 10.0]), 4), "a last block that is short"),

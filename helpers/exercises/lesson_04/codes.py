@@ -22,10 +22,12 @@ NF4_CODE = Exercise(4, nf4_code, "★ The nearest level · 6 min", """
 Give each value the code of the level that is nearest to it. The levels are sorted but not evenly spaced, and there may
 be any number of them. `torch.bucketize(x, boundaries)` counts for each value the boundaries below it.
 """,
-    cases=((torch.tensor([0.2, 0.3, -0.7, -0.6, 0.7, 0.8]), FIVE),
+    cases=((torch.tensor([0.2, 0.3, -0.7, -0.8, 0.7, 0.8]), torch.linspace(-1, 1, 5)),
+           Case((torch.tensor([0.2, 0.3, -0.7, -0.6, 0.7, 0.8]), FIVE), "levels that are not evenly spaced"),
            Case((torch.tensor([-1.0, 1.0]), FIVE), "values that are the first and the last level"),
            Case((torch.tensor([-1.5, 0.1, 3.0]), FIVE), "values beyond the ends of the table"),
            Case((torch.tensor([0.044, -0.044, 0.87, -0.9]), NF4), "another number of levels, sixteen"),
+           Case((torch.tensor([0.95, 0.3, -0.97]), torch.linspace(-1, 1, 33)), "more than sixteen levels"),
            Case((torch.tensor([2.4, 2.6, 9.0]), torch.tensor([1.0, 2.0, 3.0, 7.0])), "levels that are all positive")),
     hints=("Between two neighbouring levels there is one point where the nearest one changes.",
            "The boundaries are the midpoints: `(levels[1:] + levels[:-1]) / 2`, one fewer than levels.",
@@ -67,6 +69,7 @@ does not occur adds nothing.
            Case((torch.tensor([0, 15, 0, 15, 3]),), "codes that do not occur"),
            Case((torch.tensor([7, 7, 7]),), "one code only, which tells nothing"),
            Case((torch.tensor([3, 100, 255, 255]),), "codes of more than four bits"),
+           Case((torch.arange(1000),), "a thousand codes, each of them rare", "0 to 999, each once"),
            Case((torch.arange(2, dtype=torch.uint8).repeat_interleave(256),), "256 of each code, stored as uint8",
                 "256 times 0 and 256 times 1, as uint8")),
     hints=("`torch.bincount(codes.flatten())` counts each code; divide by `codes.numel()` for the shares.",
@@ -106,7 +109,8 @@ The recipe is not bound to four bits. Write it for any: zero in the middle, `2**
 up to the offset, one step fewer down to its mirror image, then normal quantiles (`torch.special.ndtri`, in float64),
 then divided by the largest. The offset is $1 - \\frac12\\left(\\frac1{2n} + \\frac1{2(n-1)}\\right)$ with n = 2**bits.
 """,
-    cases=((4,), Case((3,), "three bits"), Case((2,), "two bits, one step down"), Case((6,), "more bits than four")),
+    cases=(Case((2,), "two bits: -1, 0, one level between 0 and 1, and 1"), Case((4,), "four bits"),
+           Case((3,), "three bits"), Case((6,), "more bits than four")),
     hints=("Two halves: `torch.linspace(0.5, offset, steps + 1)` are the probabilities, `ndtri` makes levels of them.",
            "The upper half has 2**(bits-1) steps, the lower one fewer. Both begin with the zero: leave one out.",
            "`torch.cat([below[1:].flip(0), above]) / above[-1]`, with `below` the negative of its quantiles."),

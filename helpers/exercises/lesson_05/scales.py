@@ -145,6 +145,8 @@ of *all* scales away, pad with zeros to whole blocks of 256, divide each block b
     cases=((torch.tensor([1.0, 2.0, 6.0, 9.0]), dynamic_map()),
            Case((torch.tensor([1.0, 5.5, 6.0]), dynamic_map()), "a largest deviation below the mean"),
            Case(_scales(random.Random(1), 256), "exactly one block of 256"),
+           Case((torch.linspace(1, 4, 256).repeat(2), dynamic_map()), "a second block like the first"),
+           Case((torch.linspace(1, 5, 512), dynamic_map()), "blocks of different means"),
            Case(_scales(random.Random(2), 300), "a second block, short and of smaller deviations")),
     hints=("`centred = absmax - absmax.mean()`, then `torch.nn.functional.pad(centred, (0, -len(absmax) % 256))`.",
            "`.view(-1, 256)` makes the blocks; `.abs().amax(dim=1)` is the nested absmax.",

@@ -31,6 +31,8 @@ gradient other than zero in the first step? Return `"A"`, `"B"`, `"AB"` or `""`.
            _case([[1.0, 3.0]], [[1.0], [2.0]], "no zero matrix"), _case([[0.0, 0.0]], [[1.0], [2.0]], "a zero A"),
            _case([[1.0, -1.0]], [[0.0], [0.0]], "entries of A that add up to zero"),
            _case([[0.0, 0.0]], [[2.0], [-2.0]], "entries of B that add up to zero"),
+           _case([[0.0], [3.0]], [[0.0, 0.0]], "a first row of A that is zero"),
+           _case([[0.0], [0.0]], [[0.0, 0.0], [3.0, 0.0]], "a first row of B that is zero"),
            _case([[0.0, 3.0]], [[0.0], [0.0]], "a zero among the entries of A"),
            _case([[0.0, 0.0]], [[0.0], [3.0]], "a zero among the entries of B"),
            _case([[-1.0, -3.0]], [[0.0], [0.0]], "an A without positive entries"),
@@ -81,8 +83,10 @@ Write the backward pass of LoRA's branch without autograd. The forward pass was 
 and `g`, of shape (n, d), is the gradient of the loss by `h`. Return the gradients of A and of B as a pair. Can you
 do it without anything of W's size, (d, k), on the way? That is why LoRA's own gradients are cheap.
 """,
-    cases=((torch.tensor([[1.0, -2], [0, 1], [3, 1]]), torch.tensor([[1.0, 0, 2, 1], [-1, 1, 0, 1], [0, 2, 1, 1]]),
-            torch.tensor([[1.0, 2]]), torch.tensor([[1.0], [-1], [2], [1]]), 3.0),
+    cases=((torch.tensor([[1.0, -2]]), torch.tensor([[1.0, 0, 2, 1]]), torch.tensor([[1.0, 2]]),
+            torch.tensor([[1.0], [-1], [2], [1]]), 3.0),
+           Case((torch.tensor([[1.0, -2], [0, 1], [3, 1]]), torch.tensor([[1.0, 0, 2, 1], [-1, 1, 0, 1], [0, 2, 1, 1]]),
+                 torch.tensor([[1.0, 2]]), torch.tensor([[1.0], [-1], [2], [1]]), 3.0), "more than one row"),
            Case(_branch(random.Random(1), 5, 4, 3, 2), "a rank above 1"),
            Case(_branch(random.Random(2), 3, 3, 3, 3), "square matrices, which do not tell a transpose")),
     hints=("First with u = x @ A.T, of shape (n, r): the branch is scaling * u @ B.T, a linear layer with weight B.",

@@ -26,6 +26,11 @@ def every_second(t: torch.Tensor) -> torch.Tensor:
     return t * 2 * ((torch.arange(rows)[:, None] + torch.arange(columns)) % 2)
 
 
+def doubled(t: torch.Tensor) -> torch.Tensor:
+    """Dropout with p = 0.5 that happens to hit nothing."""
+    return 2 * t
+
+
 def untouched(t: torch.Tensor) -> torch.Tensor:
     """Dropout in evaluation mode."""
     return t
@@ -49,6 +54,7 @@ Put `drop` where LoRA has it, on the input of the branch. Use it as it is: `drop
 scales up the rest; in evaluation it returns `t`.
 """,
     cases=(_layer(random.Random(1), untouched, 3, 4, 2, 1),
+           Case(_layer(random.Random(2), doubled, 3, 4, 2, 1), "a drop that only doubles"),
            Case(_layer(random.Random(2), every_second, 3, 4, 2, 1),
                 "a drop that zeroes a chessboard's black fields and doubles the rest"),
            Case(_layer(random.Random(3), every_second, 3, 4, 5, 2), "a rank above 1")),
@@ -95,8 +101,11 @@ def _model() -> nn.ModuleDict:
 
 
 @contextmanager
-def _adapted(model: nn.Module, *targets: str) -> Iterator[tuple]:
-    yield (add_lora(model, r=2, alpha=4, target_modules=targets).requires_grad_(True),)
+def _adapted(model: nn.Module, *targets: str, frozen: str = "") -> Iterator[tuple]:
+    add_lora(model, r=2, alpha=4, target_modules=targets).requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not frozen or frozen not in name)
+    yield (model,)
 
 
 def _with_own_A() -> nn.Module:
@@ -133,6 +142,8 @@ name and module of every `LoRALinear`; its adapter is `A` and `B`, and its `base
                 "layers inside layers", "two such blocks in a list, with LoRA on o_proj"),
            Case(lambda: _adapted(_with_own_A(), "q_proj"), "a parameter called A that is no adapter's",
                 "an embedding, a norm with a parameter A of its own, q_proj with LoRA, o_proj, and a head"),
+           Case(lambda: _adapted(_model(), "q_proj", frozen="base"), "a layer that is frozen already",
+                "the first model with LoRA on q_proj, whose base needs no gradient"),
            Case(lambda: _adapted(_tied(), "q_proj"), "a weight under two names, and one in no layer",
                 "the first model with head and embedding tied, and a parameter of its own")),
     hints=("Begin at the other end: which parameters may train? All others are frozen.",

@@ -35,7 +35,9 @@ def low_rank_part(update, r):
 
 Write it so that it gives the matrix of rank r nearest to `update`, for any shape.
 """,
-    cases=((THIN[:3], 2),
+    cases=(Case((torch.diag(torch.tensor([3.0, 2.0, 1.0])).double(), 1), about="a diagonal matrix"),
+           Case((THIN[:3] + THIN[:3].T, 2), about="a symmetric matrix that is not diagonal"),
+           Case((THIN[:3], 2), about="a square matrix that is not symmetric"),
            Case((THIN, 2), about="a matrix that is taller than wide"),
            Case((THIN.T.contiguous(), 1), about="a matrix that is wider than tall"),
            Case((THIN[:2], 2), about="an r as large as the smaller side")),
@@ -89,6 +91,8 @@ With the latter true the scale is α/√r. Write it for all three kinds.
 """,
     cases=((A1, B1, {"r": 3, "lora_alpha": 8, "use_rslora": False}),
            Case((A1, B1, {"r": 3, "lora_alpha": 8, "use_rslora": True}), about="`use_rslora` is true"),
+           Case((*_pair(random.Random(2), 2, 3, 5)[::-1], {"r": 5, "lora_alpha": 5, "use_rslora": True}),
+                about="another rank"),
            Case((A1, B1, {"r": 3, "lora_alpha": 8}), about="an old config, without `use_rslora`")),
     hints=("Compute the scale for r = 64 by both rules: by what factor does the server miss?",
            '`config.get("use_rslora", False)` is False also where the key is missing.',

@@ -23,7 +23,7 @@ To compare "LoRA on the queries" with "LoRA on everything" fairly, both must tra
 of the LoRA paper. So which r does a budget buy? `shapes` lists the weight matrices as (d, k); each gets a B (d, r) and
 an A (r, k), all with the same r. No r can be above the smaller side of a matrix.
 """,
-    cases=(([(20, 30)], 350), Case(([(128, 128)] * 4, 37_888), about="several matrices"),
+    cases=(([(20, 30)], 350), Case(([(128, 128)] * 4, 37_888), about="several matrices of one shape"),
            Case(([(20, 30)], 380), about="a budget that does not come out even"),
            Case(([(16, 24), (20, 15), (39, 16)], 700), about="matrices of different shapes"),
            Case(([(6, 6)], 1000), about="a budget for more ranks than the matrix has"),
@@ -69,6 +69,7 @@ rule: the smallest r whose first singular values hold at least `share` of the *e
            Case((torch.tensor([5.0, 3.0, 2.0, 1.0, 1.0]), 0.5), about="a first value that is enough alone"),
            Case((torch.tensor([4.0, 2.0, 2.0, 2.0, 2.0]), 0.625), about="a share that is reached exactly"),
            Case((torch.tensor([4.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0]), 1.0), about="zeros at the end"),
+           Case((torch.tensor([4.0, 2.0, 2.0]), 1.0), about="a share of 1, for which all are needed"),
            Case((torch.tensor([7.0]), 0.3), about="a single value")),
     hints=("Energy is the sum of the squared singular values. `cumsum` adds them up one by one.",
            "`kept = energy.cumsum(0) / energy.sum()` is the share for r = 1, 2, 3, ...; how many of them fall short?",
@@ -104,7 +105,8 @@ Two adapters share a subspace with φ = 0.5: is that a lot? It depends on what t
 ‖XYᵀ‖² by min(i, j), where X holds i orthonormal rows and Y holds j. A random unit vector of k dimensions has, on
 average, a share of j / k of its squared length inside the subspace of Y. Put the two together.
 """,
-    cases=((8, 64, 128),
+    cases=((8, 8, 128),
+           Case((8, 64, 128), about="subspaces of different dimension"),
            Case((64, 8, 128), about="an X with more rows than Y"),
            Case((8, 64, 12_288), about="GPT-3's width"),
            Case((1, 1, 64), about="two single directions"),

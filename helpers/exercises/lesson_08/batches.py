@@ -50,7 +50,7 @@ stands for a row that wants the base alone.
     cases=(_case("one row and one adapter", "whole", whole=(1, 1.0)),
            _case("a scaling that is not 1", "whole", whole=(1, 0.5)),
            _case("an adapter of rank 2", "whole", whole=(2, 2.0)),
-           _case("two rows for one customer", "whole", "whole", whole=(1, 2.0)),
+           _case("several rows for one customer", "whole", "whole", "whole", "whole", whole=(1, 2.0)),
            _case("two customers", "brief", "whole", "whole", "brief", whole=(2, 2.0), brief=(1, 0.5)),
            _case("a row that wants the base alone", "whole", "", "brief", whole=(2, 2.0), brief=(1, 0.5)),
            _case("an adapter that nobody asks for", "brief", "brief", whole=(2, 2.0), brief=(1, 0.5))),

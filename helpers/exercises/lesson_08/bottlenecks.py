@@ -19,7 +19,7 @@ BOTTLENECK_WEIGHTS = Exercise(8, bottleneck_weights, "★ Count the adapters · 
 Two adapters in every layer, each a linear layer from d to m and one from m back to d, both with a bias. How many
 weights are trained in all?
 """,
-    cases=((10, 3, 1),
+    cases=((10, 3, 1), Case((10, 2, 1), about="a narrower bottleneck"),
            Case((128, 32, 4), about="more than one layer"),
            Case((4096, 64, 32), about="the width of Llama-2-7B"),
            Case((3, 5, 2), about="a bottleneck wider than the model")),
@@ -61,7 +61,9 @@ Write the adapter without modules: from d down to m, ReLU, up to d again, and th
 `nn.Linear`: `down` is (m, d), `up` is (d, m).
 """,
     cases=(Case((X, DOWN, B, 0 * UP, 0 * C), about="`up` and `c` at zero, as training starts"),
-           Case(ABOVE, about="a way up that is not zero"),
+           Case((*ABOVE[:1], 0 * DOWN + 1, 0 * B, UP.abs(), 0 * C), about="a way up that is not zero"),
+           Case((*ABOVE[:3], UP.abs(), 0 * C), about="a way down whose numbers differ"),
+           Case(ABOVE, about="negative numbers on the way up"),
            Case((*ABOVE[:2], B.abs(), UP, 0 * C), about="a bias b that is not zero"),
            Case((*ABOVE[:4], C), about="a bias c that is not zero"),
            Case((X, DOWN, B, UP, C), about="negative numbers before ReLU"),

@@ -28,6 +28,7 @@ thrown away after its product.
 """,
     cases=(([(2, 3), (4, 5)], 2),
            Case(([(2, 3)], 4), about="numbers of four bytes"),
+           Case(([(4, 5), (2, 3), (4, 5)], 2), about="two weights of one shape"),
            Case(([(4, 5), (2, 3)], 2), about="a largest weight that comes first"),
            Case(([(7, 1), (4, 6), (1, 7)], 2), about="a largest weight that does not have the longest side"),
            Case((LLAMA, 2), about="a whole model", shown="the 224 linear layers of Llama-2-7B, in bf16")),
@@ -70,8 +71,9 @@ PAGE_OUT = Exercise(9, page_out, "★ How many pages must leave? · 6 min", """
 `room` bytes for them; if it is negative, all of them leave, and the sequence still does not fit. Memory moves in whole
 pages of `page` bytes. How many bytes leave? As few as possible, and never more than there are.
 """,
-    cases=((100, 60, 10),
-           Case((100, 75, 10), about="a missing part of a page"),
+    cases=(Case((96, 64, 16), about="an excess of whole pages"),
+           Case((112, 87, 16), about="an excess that ends within a page"),
+           Case((100, 75, 10), about="a page that is no power of two"),
            Case((100, 100, 10), about="room for exactly what is there"),
            Case((100, 133, 10), about="more room than is needed"),
            Case((100, 0, 10), about="no room at all"),
@@ -127,7 +129,9 @@ scales were coded and must come back. Write both steps. `codes` (blocks, block_s
 uint8 indices into `levels` and `scale_levels`; `c1` and `offset` are scalars here. (A uint8 tensor indexes as a mask:
 use `.long()`.)
 """,
-    cases=(Case((*BLOCKS, torch.tensor(1.0), torch.tensor(0.0)), about="a c1 of 1 and no offset"),
+    cases=(Case((*BLOCKS[:2], 0 * BLOCKS[2], SCALE_LEVELS, torch.tensor(1.0), torch.tensor(0.0)),
+                about="a c1 of 1, no offset, and the same scale for all"),
+           Case((*BLOCKS, torch.tensor(1.0), torch.tensor(0.0)), about="a scale for each block"),
            Case((*BLOCKS, torch.tensor(0.75), torch.tensor(0.0)), about="a c1 that is not 1"),
            Case((*BLOCKS, torch.tensor(0.75), torch.tensor(2.0)), about="an offset that is not 0"),
            Case(_coded(random.Random(4), 3, 3, 0.5, 2.0), about="as many blocks as codes in a block"),

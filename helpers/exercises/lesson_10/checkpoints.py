@@ -16,23 +16,25 @@ from helpers.finale.checkpoints import newest_complete_checkpoint
 
 def _folder(*names: str, about: str = "") -> Case:
     """A folder of these, each older on disk than the one before; of `…?` the state is missing, of `…!` cut short, of
-    `…~` cut short inside a character."""
+    `…~` cut short inside a character, of `…}` behind an inner brace."""
 
     @contextmanager
     def made() -> Iterator[tuple[Path]]:
         with tempfile.TemporaryDirectory() as folder:
             for age, name in enumerate(names):
-                path, state = Path(folder, name.rstrip("?!~")), {"global_step": int(re.sub(r"\D", "", name) or 0)}
+                path, state = Path(folder, name.rstrip("?!~}")), {"global_step": int(re.sub(r"\D", "", name) or 0)}
                 path.mkdir()
                 if "?" not in name:
                     (path / "trainer_state.json").write_text(json.dumps(state)[:9 if "!" in name else None])
-                if "~" in name:
-                    (path / "trainer_state.json").write_bytes('{"note": "é'.encode()[:-1])
+                if name[-1] in "~}":
+                    cut = '{"note": "é'.encode()[:-1] if "~" in name else b'{"global_step": 30, "log": {"loss": 1.5}'
+                    (path / "trainer_state.json").write_bytes(cut)
                 os.utime(path, (10**9 - age, 10**9 - age))
             yield (Path(folder),)
 
     said = ", ".join(names).replace("?", " without trainer_state.json").replace("!", " with half a trainer_state.json")
     said = said.replace("~", " with a trainer_state.json that ends inside a character")
+    said = said.replace("}", " with a trainer_state.json that ends behind an inner brace")
     return Case(made, about, said or "an empty folder")
 
 
@@ -64,6 +66,8 @@ Where nothing can be resumed, return None.
                    about="two unfinished ones"),
            _folder("checkpoint-500", "checkpoint-best", about="`checkpoint-best`, a name without a step"),
            _folder("checkpoint-500", "tmp-checkpoint-1500", about="`tmp-checkpoint-1500`, which is no checkpoint"),
+           _folder("checkpoint-500", "checkpoint-1500-old", about="`checkpoint-1500-old`, which is no checkpoint"),
+           _folder("checkpoint-20", "checkpoint-30}", about="a `trainer_state.json` cut behind an inner brace"),
            _folder("checkpoint-500?", about="nothing that is whole"),
            _folder("checkpoint-20", "checkpoint-30~", about="a `trainer_state.json` cut inside a character"),
            _folder(about="an empty folder")),

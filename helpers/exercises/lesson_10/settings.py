@@ -60,8 +60,9 @@ compute in float32.
 Do not ask `torch.cuda.is_bf16_supported()`: on a T4 it says True, as it counts slow emulation in software
 ([pytorch#148322](https://github.com/pytorch/pytorch/pull/148322)).
 """,
-    cases=(((8, 6),), Case(((7, 5),), about="a GPU of an earlier generation"),
-           Case(((8, 0),), about="8.0, the first with bfloat16"), Case(((9, 0),), about="a later generation"),
+    cases=(Case(((8, 0),), about="8.0, the first with bfloat16"), Case(((8, 6),), about="another GPU of generation 8"),
+           Case(((7, 5),), about="a GPU of an earlier generation"), Case(((6, 1),), about="a generation before 7"),
+           Case(((9, 0),), about="a later generation"),
            Case(((12, 0),), about="a generation of two digits"), Case(((7, 0),), about="7.0, older than the T4"),
            Case((None,), about="no GPU")),
     hints=("Only `capability` matters: it is a pair like (7, 5), or None.",
@@ -106,10 +107,11 @@ gap to the next number, the weight rounds back to where it was. Measure it: stor
 each, store the result in bf16 again, and return the share (0 to 1) of weights that changed.
 """,
     cases=((torch.tensor([1.0, 2.0, 4.0, 0.25, 0.0]), 1e-3),
-           Case((torch.tensor([[1.0, 2.0], [0.25, 4.0], [8.0, 0.5]]), 1e-3), about="weights in a matrix"),
            Case((torch.tensor([[0.1, 0.3, 0.6], [0.7, 0.9, 1.1]]), 0.0),
                 about="a step of 0, on weights that bf16 cannot hold"),
            Case((torch.tensor([1.0, 2.0, 4.0]), 0.003), about="1.0, where the gap below is half the gap above"),
+           Case((torch.tensor([1.0]), 0.001954), about="a step a little above half the gap"),
+           Case((torch.tensor([[1.0, 2.0], [0.25, 4.0], [8.0, 0.5]]), 1e-3), about="weights in a matrix"),
            Case((torch.tensor([-1.0, -2.0, 0.5]), 0.003), about="a negative weight"),
            Case((torch.tensor([100.0, 1e-3, 0.01]), 2e-4), about="weights of very different sizes"),
            Case((NORMAL, 2e-6), about="many weights", shown="1,999 weights spread as N(0, 0.01), step=2e-06")),

@@ -37,6 +37,7 @@ when it is opened; nobody can see from outside what it does. Return the names th
            Case((["script", "prompt", "cabin"],), about="a name that ends in the letters, without a dot"),
            Case((["bin", "a.ptx"],), about="a name without an ending, and an ending that only begins like one"),
            Case((["v1.2.pt"],), about="a name with two dots"), Case((["old/model.pt"],), about="a name in a folder"),
+           Case(([".bin"],), about="a name that is nothing but the ending"),
            Case((["README.md"],), about="no pickle at all")),
     hints=('`name.endswith((".bin", ".pt"))` takes several endings at once, as a tuple.',
            "`name.lower()` first, so that `.BIN` counts too.", "A list comprehension over `names` keeps the order."),

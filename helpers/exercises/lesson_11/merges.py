@@ -73,7 +73,8 @@ A dequantized weight stands exactly on a level. Merging moves it a little, and r
 again: as long as it has not crossed the *boundary*, half-way to a neighbour, the move is lost. For each level, how far
 is it to the nearer boundary? `codebook` is sorted, in units of absmax; the first and the last level have one neighbour.
 """,
-    cases=((torch.tensor([-1.0, -0.4, 0.1, 0.5, 1.0]),),
+    cases=((torch.tensor([0.1, 0.7, 0.9, 1.3, 1.5]),),
+           Case((torch.tensor([-1.0, -0.4, 0.1, 0.5, 1.0]),), about="levels on both sides of 0"),
            Case((torch.tensor([-1.0, 1.0]),), about="two levels, each with one neighbour")),
     hints=("`codebook.diff()` gives the gaps between neighbours, one fewer than levels.",
            "Each level has a gap below and a gap above; put infinity where there is none.",
@@ -126,6 +127,8 @@ not rounded to four bits again.
 """,
     cases=(_trained(random.Random(1), 3, 3, 2, 4.0),
            Case(_trained(random.Random(2), 2, 3, 1, 4.0), about="a W that is not square"),
+           Case(_trained(random.Random(4), 2, 64, 1, 4.0), about="two blocks, each of them a row",
+                shown="W float32 (2, 64), A (1, 64), B (2, 1), alpha=4"),
            Case(_trained(random.Random(3), 5, 30, 2, 8.0), about="a W of more than one block, the last one short",
                 shown="W float32 (5, 30), A (2, 30), B (5, 2), alpha=8")),
     hints=("Which weight did x meet in training, beside A and B?", "`quantize(W)` has a method `dequantize()`.",

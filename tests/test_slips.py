@@ -1,0 +1,74 @@
+"""The solution with one slip in it: the common ones are named, and only where they give the same everywhere."""
+
+import inspect
+import math
+
+import pytest
+import torch
+
+from helpers.exercises import slips
+from helpers.exercises.compare import equal
+from helpers.exercises.places import Trial
+
+
+def bill(n: int, k: int, share: float) -> float:
+    """A stand-in for a solution, with a place for most slips."""
+    whole = max(n // k, 3) + n % k
+    if n > 20 and k <= 9:
+        return math.ceil(n / k) * 16 + share * k**2
+    return (whole - 2) * n * (k + n + share)
+
+
+def norm(x: torch.Tensor) -> torch.Tensor:
+    return x.abs().sqrt() @ x.T / 3
+
+
+INPUTS = [(n, k, share) for n, k, share in ((30, 7, 0.5), (12, 5, 2.0), (5, 9, 1.5), (41, 9, 0.25), (18, 16, 3.0))]
+TENSORS = [(torch.arange(1.0, 7).view(2, 3) * s / 7,) for s in (1, 2, 3)]
+
+
+def found(solution, answer, inputs, tolerance=1e-6):
+    trials = [Trial([("", value) for value in args], answer(*args), solution(*args)) for args in inputs]
+    return slips.slip(solution, trials[0], trials[1:], lambda a, b, _: equal(a, b, tolerance))
+
+
+@pytest.mark.parametrize("old, new, said", [
+    ("n // k, 3", "n % k, 3", "`%` (which gives the remainder) in place of `//`"),
+    ("n % k", "n // k", "`//` (which rounds down) in place of `%`"),
+    ("k**2", "(k ^ 2)", "`^` (no power) in place of `**`"), ("k**2", "k * 2", "`*` in place of `**`"),
+    ("n > 20", "n != 30", None), ("k <= 9", "k < 9", "`<` in place of `<=`"),
+    (" and ", " or ", "`or` in place of `and`"),
+    (" * 16 + ", " * 16 - ", "`-` in place of `+`"), ("max(", "min(", "`min` in place of `max`"),
+    ("math.ceil", "math.floor", "`floor` in place of `ceil`"), (" * 16", " * 8", "8 in place of 16"),
+    (" * 16", " * 15", "15 in place of 16"), (" + share * k**2", "", "a term of a sum is left out"),
+    ("share * k**2", "share", "a factor behind a `*` is left out"),
+    ("share * k**2", "k**2", "a factor before a `*` is left out"),
+    ("(k + n + share)", "(k + share)", "a term of a sum is left out"),
+    ("n * (k + n + share)", "(n * k + n * n + share)", "has a factor before some of its terms only"),
+    ("(whole - 2)", "2 * whole", None)])
+def test_a_slip_in_the_source(old, new, said):
+    space = {"math": math}
+    source = inspect.getsource(bill)
+    assert source.count(old) == 1
+    exec(source.replace(old, new), space)
+    came = found(bill, space["bill"], INPUTS)
+    assert came is None if said is None else came and said in came, came
+
+
+@pytest.mark.parametrize("answer, said", [
+    (lambda x: x.sqrt() @ x.T / 3, "`abs` is left out"), (lambda x: x.abs() @ x.T / 3, "`sqrt` is left out"),
+    (lambda x: x.abs().sqrt().bfloat16().float() @ x.T / 3, "what `sqrt` gives on the way is rounded to bfloat16"),
+    (lambda x: (x.abs().sqrt() @ x.T).half().float() / 3, "what `matmul` gives on the way is rounded to float16"),
+    (lambda x: (((x.abs().bfloat16().float().sqrt().bfloat16().float() @ x.bfloat16().float().T).bfloat16().float()) / 3
+                ).bfloat16().float(), "all that is computed on the way is rounded to bfloat16"),
+    (lambda x: x.abs().sqrt() @ x.T / 3 + 0.001, None)])
+def test_a_result_that_is_rounded_on_the_way(answer, said):
+    mixed = [(-x,) if n else (x,) for n, (x,) in enumerate(TENSORS)]
+    came = found(norm, answer, mixed)
+    assert came is None if said is None else came and said in came, came
+
+
+def test_a_slip_must_give_the_same_on_every_input_and_on_more_than_two():
+    assert found(bill, lambda n, k, share: bill(n, k, share) - (1 if n == 5 else 0), INPUTS) is None
+    assert found(norm, lambda x: x.abs() @ x.T / 3, TENSORS[:2]) is None
+    assert found(norm, lambda x: x.abs() @ x.T / 3, TENSORS) == "`sqrt` is left out"
