@@ -149,3 +149,28 @@ def test_pairs_are_drawn_once_and_in_another_order_for_each_seed():
     chat.prepare(tokenizer)
     drawn = [[json.dumps(ids.tolist()) for ids, _ in laptop_tuning.pair_batches(tokenizer, seed)] for seed in (0, 1)]
     assert len(set(drawn[0])) == laptop_tuning.STEPS and drawn[0] != drawn[1]
+
+
+# ---- what a lesson says of it
+
+def test_each_way_moves_its_own_score_in_every_seed_and_what_else_it_moves():
+    untuned = sweep.chosen(RECORD, "untuned")[0]
+    ways = {way: sweep.chosen(RECORD, way) for way in laptop_tuning.WAYS}
+    assert untuned["form"] == untuned["preferred"] == 0
+    for seed in experiments.SEEDS:
+        instruction, domain, preference = (ways[way][seed] for way in ("instruction", "domain", "preference"))
+        assert instruction["form"] > 0.1 and domain["form"] == preference["form"] == 0
+        assert domain["text"] < untuned["text"] - 0.3 < min(instruction["text"], preference["text"])
+        assert preference["preferred"] > 0.7 and domain["preferred"] == 0
+        assert abs(preference["text"] - untuned["text"]) < 0.05 < instruction["text"] - untuned["text"]
+        assert domain["right"] < untuned["right"]
+        assert preference["rejected"] < untuned["rejected"] - 10 and abs(preference["chosen"] - untuned["chosen"]) < 3
+    right = [point["right"] for point in ways["instruction"].values()]
+    assert max(right) - min(right) > 0.4  # what becomes of ordinary questions hangs on the seed
+
+
+def test_the_least_loss_of_dpo_is_not_the_best_rate():
+    tried = [p for p in RECORD["points"] if (p["case"], p["seed"]) == ("preference", sweep.TUNING_SEED)]
+    tried.sort(key=lambda point: point["lr"])
+    assert [round(1 - p["loss"], 1) for p in tried] == [1.0, 0.4, 0.0, 0.0]
+    assert [round(p["last"], 2) for p in tried] == [0.18, 0.01, 0.0, 0.0]
