@@ -27,7 +27,10 @@ OPT = domain.RECIPES["opt-6.7b"]
 
 
 def section() -> str:
-    """The setup and import cells of lesson 12, then those of the recipe's section, as one program."""
+    """The setup and import cells of lesson 12, then those of the recipe's section, as one program.
+
+    `from __future__` is left out: in a program it would have to stand first.
+    """
     cells, inside = [], False
     for cell in nbformat.read(NOTEBOOKS[0], as_version=4).cells:
         if cell.cell_type == "markdown":
@@ -35,7 +38,7 @@ def section() -> str:
         elif inside or not cells or all(isinstance(node, ast.Import | ast.ImportFrom)
                                         for node in source.parse(cell.source).body):
             cells.append(TransformerManager().transform_cell(cell.source))
-    return "\n".join(cells)
+    return "\n".join(cells).replace("from __future__ import annotations\n", "")
 
 
 @pytest.fixture(scope="module")
