@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_explorers_mixture import mixture
 from test_explorers_village import small_village
 
 from helpers.explorers.blocks import wall_in
@@ -81,6 +82,8 @@ CASES = {
     "ranks": Case(cut_to_rank, {"true_rank": 9, "noise": 0.5, "r": 7},
                   [{"update": "none"}, {"r": 0}, {"r": 65}, {"true_rank": 65}, {"noise": -1}, {"noise": NAN},
                    {"true_rank": 9, "r": 99}]),
+    "mixture": Case(mixture, {"prose": True, "preference": True, "beside": "domain"},
+                    [{"prose": 1}, {"beside": "nobody"}, {"instruction": False, "prose": True, "preference": True}]),
     "merging": Case(lambda: watch_the_update(size=0.1), {"size": 0.02, "start": "original"},
                     [{"size": 0}, {"size": 2.0}, {"size": NAN}, {"size": 0.2, "start": "elsewhere"}]),
     "village": Case(small_village, {"villager": HELD_OUT[5].name, "attribute": "pet"},
