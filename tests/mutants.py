@@ -28,6 +28,7 @@ GROUPS = (  # modules, and the tests that judge them
     (("helpers/quantization.py", "helpers/codebooks.py"), ("test_quantization.py", "test_codebooks.py")),
     (("helpers/low_rank.py",), ("test_explorers_ranks.py",)),
     (("helpers/floats.py",), ("test_floats.py",)),
+    (("helpers/preferences.py",), ("test_preferences.py",)),
     (tuple(f"helpers/exercises/{name}.py"
            for name in ("engine", "running", "compare", "ladder", "quantities", "places", "probes", "slips", "draws")),
      ("test_exercise_engine.py", "test_ladder.py", "test_places.py", "test_showing.py", "test_slips.py")),

@@ -144,11 +144,11 @@ def write_guanaco(folder: str | Path, count: int = 20, characters: int = 0) -> P
 
 
 def fill_hub_cache(cache_dir: str | Path, repo_id: str, revision: str, folder: str | Path,
-                   repo_type: str = "model") -> Path:
+                   repo_type: str = "model", pickles: bool = False) -> Path:
     """Lay `folder` into a hub cache as a download of `repo_id` at `revision` would; gives the snapshot's folder.
 
     Works for HF_HUB_CACHE=cache_dir with HF_HUB_OFFLINE=1: `from_pretrained(repo_id, revision=revision)`. Pickles are
-    left out.
+    left out, unless asked for.
     """
     repo = Path(cache_dir) / f"{repo_type}s--{repo_id.replace('/', '--')}"
     snapshot = repo / "snapshots" / revision
@@ -157,7 +157,7 @@ def fill_hub_cache(cache_dir: str | Path, repo_id: str, revision: str, folder: s
     (repo / "refs" / "main").write_text(revision)
     for file in repository_files(folder):
         name = file.relative_to(folder)
-        if file.suffix != ".bin":
+        if pickles or file.suffix != ".bin":
             blob = repo / "blobs" / etag(file)
             shutil.copyfile(file, blob)
             (snapshot / name).parent.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,20 @@ def test_a_dropdown_changes_the_answer(lab: browser.Lab, notebook: NotebookNode 
     output.get_by_text("<b>Who</b> rules this village?").wait_for(timeout=20_000)  # as written, not as HTML
 
 
+def test_a_checkbox_is_ticked_by_its_label_and_the_keyboard_and_the_mixture_changes(lab: browser.Lab) -> None:
+    shown = "from helpers.explorers.mixture import mix_the_losses\nmix_the_losses()"
+    page = lab.run(new_notebook(cells=[new_code_cell("import helpers; helpers.start()"), new_code_cell(shown)]))
+    output = page.locator(".jp-OutputArea-output").filter(has=page.locator(".mixture")).first
+    output.locator(".mixture svg").wait_for(timeout=20_000)
+    assert output.get_by_text("prose (").count() == 0
+    for label in ("Instruction rows", "Prose"):
+        box = output.get_by_label(label, exact=True)
+        if box.is_checked() != (label == "Prose"):
+            box.focus()
+            page.keyboard.press("Space")
+    output.get_by_text("prose (").wait_for(timeout=20_000)
+
+
 def test_the_live_loss_is_drawn_in_the_page(lab: browser.Lab) -> None:
     page = lab.run(new_notebook(cells=[SMALL.cells[0], *SMALL.cells[3:]]))
     page.locator('.jp-OutputArea-output img[alt="Loss 1 at step 5"]').wait_for(timeout=20_000)

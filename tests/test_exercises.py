@@ -170,3 +170,9 @@ def test_newest_complete_checkpoint(steps):
         newest = max((step for step, state in steps.items() if state == "whole"), default=None)
         found = EXERCISES["newest_complete_checkpoint"].solution(Path(folder))
         assert found == (None if newest is None else Path(folder, f"checkpoint-{newest}"))
+
+
+@given(st.integers(1, 100), st.integers(1, 12))
+def test_shard_rows_are_torchs_chunks(rows, processes):
+    chunks = [len(chunk) for chunk in torch.zeros(rows, 1).chunk(processes)]
+    assert EXERCISES["shard_rows"].solution(rows, processes) == chunks + [0] * (processes - len(chunks))

@@ -19,9 +19,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_explorers_mixture import mixture
 from test_explorers_village import small_village
 
 from helpers.explorers.blocks import wall_in
+from helpers.explorers.costs import what_does_it_cost
 from helpers.explorers.family import choose_method
 from helpers.explorers.frame import WIDGET_VIEW, Explorer, number, one_of, said, whole
 from helpers.explorers.ledger import which_card
@@ -61,6 +63,10 @@ CASES = {
                                 "checkpointing": False},
                    [{"model": "GPT-2"}, {"stored": 4}, {"rank": 0}, {"rank": 257}, {"rank": 2.5}, {"sequence": 127},
                     {"rank": 8, "sequence": 8193}, {"checkpointing": 1}]),
+    "costs": Case(what_does_it_cost, {"model": "Llama-2-70B", "gpu": "H100", "memory": 40, "price": 2.0, "speed": 300.0,
+                                      "kept": 0.5, "rows": 500, "length": 2048, "epochs": 3, "offload": True},
+                  [{"model": "GPT-2"}, {"gpu": "T4"}, {"memory": 3}, {"price": -1}, {"speed": NAN}, {"kept": 0},
+                   {"rows": 0}, {"length": 2.5}, {"epochs": 101}, {"offload": 1}, {"rows": 8, "price": "2"}]),
     "lora": Case(place_adapters, {"model": "Llama-2-7B", "rank": 64, "alpha": 32},
                  [{"model": "GPT-5"}, {"rank": 0}, {"rank": 65}, {"alpha": 0}, {"alpha": float("inf")}, {"alpha": "16"},
                   {"layers": []}, {"layers": "q_proj"}, {"layers": ["q_proj", "lm_head"]}, {"layers": [3]},
@@ -76,6 +82,8 @@ CASES = {
     "ranks": Case(cut_to_rank, {"true_rank": 9, "noise": 0.5, "r": 7},
                   [{"update": "none"}, {"r": 0}, {"r": 65}, {"true_rank": 65}, {"noise": -1}, {"noise": NAN},
                    {"true_rank": 9, "r": 99}]),
+    "mixture": Case(mixture, {"prose": True, "preference": True, "beside": "domain"},
+                    [{"prose": 1}, {"beside": "nobody"}, {"instruction": False, "prose": True, "preference": True}]),
     "merging": Case(lambda: watch_the_update(size=0.1), {"size": 0.02, "start": "original"},
                     [{"size": 0}, {"size": 2.0}, {"size": NAN}, {"size": 0.2, "start": "elsewhere"}]),
     "village": Case(small_village, {"villager": HELD_OUT[5].name, "attribute": "pet"},

@@ -2,8 +2,6 @@
 
 A sweep is a module here with a list `CASES`; its record holds one point per case and seed. A lesson draws the record
 and trains one of its points again, live. Interrupted, a sweep goes on where it stopped.
-
-LAPTOP = ("laptop_formats", "laptop_weights", "laptop_ranks", "laptop_recovery")
 """
 
 from __future__ import annotations
@@ -25,7 +23,8 @@ from helpers.pocket.train import Batch, question_batches, train
 
 FOLDER = pathlib.Path(__file__).parent
 NAMES = ("ranks", "family", "recovery")
-LAPTOP = ("laptop_formats", "laptop_weights", "laptop_ranks", "laptop_recovery")
+LAPTOP = ("laptop_formats", "laptop_weights", "laptop_ranks", "laptop_recovery", "laptop_tuning", "levers")
+TUNING = ("tuning", "pathologies", "rlhf")  # lesson 12's, which run themselves as the laptop's do
 SEEDS = (0, 1, 2)
 STEPS = 100
 

@@ -33,25 +33,6 @@ TUNING_SEED = 3
 FIRST = 4  # so many first losses of a point are kept: a test trains them again
 
 
-@dataclass(frozen=True)
-class Case:
-    """One column of a sweep.
-
-    prepare: what to do to the model before it is trained; it runs under the point's seed. batches: called with
-    tokenizer and seed, gives `steps` pairs (ids, labels). score: called with model, tokenizer and seed; its first score
-    is the loss that the rate is chosen by, least is best. steps 0: score it as it is. ladder: the rates to try,
-    the same for all cases of a task.
-    """
-
-    name: str
-    prepare: Callable[[PreTrainedModel], PreTrainedModel]
-    batches: Callable[[PreTrainedTokenizerBase, int], Iterable[Batch]]
-    score: Callable[[PreTrainedModel, PreTrainedTokenizerBase, int], dict[str, float]]
-    steps: int
-    seeds: Sequence[int] = experiments.SEEDS
-    ladder: Sequence[float] = LADDER
-
-
 class LabelsOnly(nn.Module):
     """A causal model whose head reads only the positions with a label: the loss of `model(labels=…)`, for less work."""
 
@@ -63,6 +44,27 @@ class LabelsOnly(nn.Module):
         wanted = labels[:, 1:] != -100
         hidden = self.model.model(input_ids=input_ids, use_cache=use_cache).last_hidden_state[:, :-1][wanted]
         return SimpleNamespace(loss=nn.functional.cross_entropy(self.model.lm_head(hidden), labels[:, 1:][wanted]))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One column of a sweep.
+
+    prepare: what to do to the model before it is trained; it runs under the point's seed. batches: called with
+    tokenizer and seed, gives `steps` pairs (ids, labels). score: called with model, tokenizer and seed; its first score
+    is the loss that the rate is chosen by, least is best. steps 0: score it as it is. ladder: the rates to try,
+    the same for all cases of a task. loss: makes of the model what `train` takes: called with ids and labels, it gives
+    something with a `loss`.
+    """
+
+    name: str
+    prepare: Callable[[PreTrainedModel], PreTrainedModel]
+    batches: Callable[[PreTrainedTokenizerBase, int], Iterable[Batch]]
+    score: Callable[[PreTrainedModel, PreTrainedTokenizerBase, int], dict[str, float]]
+    steps: int
+    seeds: Sequence[int] = experiments.SEEDS
+    ladder: Sequence[float] = LADDER
+    loss: Callable[[PreTrainedModel], nn.Module] = LabelsOnly
 
 
 def load() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -93,7 +95,7 @@ def begin(case: Case, seed: int, lr: float, steps: int, model: PreTrainedModel, 
     """Prepare and train a case for its first `steps` steps; gives the model and the losses."""
     torch.manual_seed(seed)
     model = case.prepare(model)
-    return model, train(LabelsOnly(model), itertools.islice(case.batches(tokenizer, seed), steps), lr, case.steps)
+    return model, train(case.loss(model), itertools.islice(case.batches(tokenizer, seed), steps), lr, case.steps)
 
 
 def run_point(case: Case, seed: int, lr: float) -> dict[str, str | int | float | list[float]]:
