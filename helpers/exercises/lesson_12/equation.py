@@ -43,6 +43,7 @@ log π(answer | prompt): the log-probability of every labelled token in natural 
         Case(_rows(random.Random(2), 1, 4, 3, 1), about="an answer of three tokens"),
         Case(_rows(random.Random(3), 1, 5, 3, 2), about="a prompt of two tokens"),
         Case(_rows(random.Random(4), 2, 5, 4, 2, pad=1), about="a row with padding behind its answer"),
+        Case((torch.tensor([[[0.0, 30.0], [0.0, 0.0]]]), torch.tensor([[-100, 0]])), about="a very unlikely token"),
     ),
     hints=("Three steps: shift by one, take the log-probability of the label at each place, add up what is labelled.",
            "`logits[:, :-1]` stands beside `labels[:, 1:]`. `log_softmax(-1)` makes log-probabilities; `gather` picks "

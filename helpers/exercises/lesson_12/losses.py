@@ -123,8 +123,11 @@ def ipo_losses(chosen, rejected, ref_chosen, ref_rejected, chosen_tokens, reject
 The first four are log-probabilities of whole answers: sums, which grow with every token. Write it so that the margin is
 the difference of what each answer gained *per token*, as TRL does today. One loss for each pair.
 """,
-    cases=((torch.tensor([-6.0, -4.0]), torch.tensor([-20.0, -9.0]), torch.tensor([-8.0, -5.0]),
-            torch.tensor([-18.0, -8.0]), torch.tensor([4, 2]), torch.tensor([10, 8]), 0.5),
+    cases=((*map(torch.tensor, ([-7.5], [-8.0], [-8.0], [-8.0], [1], [1])), 0.5),
+           Case((*map(torch.tensor, ([-6.0], [-9.0], [-8.0], [-8.0], [1], [1])), 0.5), about="a margin above the target"),
+           Case((*map(torch.tensor, ([-7.0], [-8.0], [-8.0], [-8.0], [4], [4])), 0.5), about="answers of four tokens"),
+           Case((*map(torch.tensor, ([-6.0, -4.0], [-20.0, -9.0], [-8.0, -5.0], [-18.0, -8.0], [4, 2], [10, 8])), 0.5),
+                about="answers of different lengths"),
            Case(_pairs(random.Random(2), 3, 0.5), about="three pairs"),
            Case(_pairs(random.Random(3), 2, 0.1), about="a beta of 0.1")),
     draw=lambda rng: _pairs(rng, rng.randint(1, 4), rng.choice((0.1, 0.25, 0.5, 2.0))),

@@ -53,6 +53,8 @@ not matter; capitals do. Where no answer is known (`""`, or only spaces), nothin
                 about="a completion that says more than the answer"),
            Case(([" Ada  keeps\nan owl. </s>"], ["Ada keeps an owl."]), about="other spaces and a line break"),
            Case((["Ada keeps an owl."], ["Ada keeps an owl."]), about="a completion that never ended"),
+           Case((["Ada keeps an owl.</s></s>", "Ada keeps an owl.</s> Bram"], ["Ada keeps an owl."] * 2),
+                about="something behind the `</s>`"),
            Case((["Ada keeps an owl.</s>", "</s>"], ["", " "]), about="no known answer"),
            Case((["Ada keeps anowl.</s>"], ["Ada keeps an owl."]), about="two words written as one"),
            Case((["Bram and Ada</s>"], ["Ada and Bram"]), about="the same words in another order"),

@@ -35,6 +35,12 @@ def _model(base: bool, adapter: bool | None, norm: bool | None = None) -> torch.
     return model
 
 
+def _biased() -> torch.nn.Module:
+    model = _model(False, True)
+    model.norm.bias.requires_grad_(True)
+    return model
+
+
 def _drawn(rng: random.Random) -> tuple:
     row = {"input_ids": [5, 6, 2]} | rng.choice(({}, {"labels": [-100, 6, 2]}, {"labels": [-100] * 3}))
     return _model(rng.random() < 0.4, rng.choice((None, True, True, False)), rng.choice((None, True, False))), row
@@ -67,6 +73,7 @@ Norms and embeddings are not in four bits: they are trained, unless frozen. Retu
            Case((_model(False, False), ROW), about="an adapter that is frozen too"),
            Case((_model(True, True), ROW), about="an adapter beside a base that is trained"),
            Case((_model(False, True, norm=True), ROW), about="a base of which only the norm is trained"),
+           Case((_biased(), ROW), about="a base of which only a bias is trained"),
            Case((_model(True, None), {"input_ids": [5]}), about="nothing as it should be")),
     draw=_drawn,
     hints=("`model.named_parameters()` gives names and weights; of each, `requires_grad` says whether it is trained.",

@@ -23,6 +23,7 @@ each token *within its own document*: for lengths [3, 2] that is [[0, 1, 2, 0, 1
 """,
     cases=(([3, 2],),
            Case(([4],), about="a single document"),
+           Case(([3, 2, 4],), about="a third document"),
            Case(([1, 1, 3],), about="documents of one token"),
            Case(([2, 2, 2],), about="documents of equal length"),
            Case(([5, 1, 4, 2],), about="four documents")),

@@ -117,6 +117,7 @@ others had finished theirs. The parts fit together only as they were cut: two pr
            Case((_step(600, "1", 2) + _step(600, "0", 4) + _step(400), 2), about="two parts of different cuts"),
            Case((_step(200, "01", 2) + _step(400, "0", 2) + _step(600, "1", 2), 2),
                 about="every rank's newest part, of different steps"),
+           Case(([f"step-5/rank-{rank}-of-11.safetensors" for rank in range(11)], 11), about="eleven processes"),
            Case((_step(600, "0", 2), 2), about="nothing that is whole"), Case(([], 1), about="an empty folder"),
            Case((_step(50, "0", 1) + ["notes.txt", "step-70/README.md"], 1), about="other files beside the parts")),
     draw=_folder,
