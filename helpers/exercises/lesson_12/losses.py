@@ -124,7 +124,8 @@ The first four are log-probabilities of whole answers: sums, which grow with eve
 the difference of what each answer gained *per token*, as TRL does today. One loss for each pair.
 """,
     cases=((*map(torch.tensor, ([-7.5], [-8.0], [-8.0], [-8.0], [1], [1])), 0.5),
-           Case((*map(torch.tensor, ([-6.0], [-9.0], [-8.0], [-8.0], [1], [1])), 0.5), about="a margin above the target"),
+           Case((*map(torch.tensor, ([-6.0], [-9.0], [-8.0], [-8.0], [1], [1])), 0.5),
+                about="a margin above the target"),
            Case((*map(torch.tensor, ([-7.0], [-8.0], [-8.0], [-8.0], [4], [4])), 0.5), about="answers of four tokens"),
            Case((*map(torch.tensor, ([-6.0, -4.0], [-20.0, -9.0], [-8.0, -5.0], [-18.0, -8.0], [4, 2], [10, 8])), 0.5),
                 about="answers of different lengths"),
