@@ -192,7 +192,8 @@ def _(magnitude, fmt):
     out = []
     for value in magnitude.flatten().tolist():
         e = max(math.frexp(value)[1] - 1, fmt.emin) if value else fmt.emin
-        out.append(round(Fraction(value) / Fraction(2) ** (e - fmt.mantissa_bits)) + (e - fmt.emin) * 2**fmt.mantissa_bits)
+        steps = round(Fraction(value) / Fraction(2) ** (e - fmt.mantissa_bits))
+        out.append(steps + (e - fmt.emin) * 2**fmt.mantissa_bits)
     return torch.tensor(out).view(magnitude.shape)
 
 

@@ -40,13 +40,14 @@ smallest normal values, which the subnormals share. There the number of steps is
            Case((doubles(0.1, 1 / 3), FP32), about="fp32"),
            Case((doubles(0.3, 40.0).view(2, 1), BF16), about="a column")),
     hints=("One step is 2^(e - p) wide: how many of them is the magnitude, rounded?",
-           "`torch.round(magnitude * power_of_two(p - e))`, with e = `exponent_of(magnitude).clamp(min=fmt.emin)`. Each "
+           "`torch.round(magnitude * power_of_two(p - e))`, e = `exponent_of(magnitude).clamp(min=fmt.emin)`. Each "
            "exponent has 2^p patterns.",
            "The hidden 1 is in the steps already: `steps.long() + ((e - fmt.emin) << p)`."),
     mistakes=(
         Mistake("That is cut off, not rounded to the nearest.", ("torch.round", "torch.floor"),
                 (STEPS, "(magnitude * power_of_two(fmt.mantissa_bits - e))")),
-        Mistake("Ties all go up here. To even is down half of the time.", (STEPS, f"torch.floor(0.5 + {STEPS[12:-1]})")),
+        Mistake("Ties all go up here. To even is down half of the time.",
+                (STEPS, f"torch.floor(0.5 + {STEPS[12:-1]})")),
         Mistake("Ties all go down here. To even is up half of the time.", (STEPS, f"torch.ceil({STEPS[12:-1]} - 0.5)")),
         Mistake("Subnormals share the exponent emin. Here it went on falling below it.", (".clamp(min=fmt.emin)", ""),
                 ("exponent_of(magnitude).clamp(min=fmt.emin)",

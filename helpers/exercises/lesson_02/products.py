@@ -33,8 +33,8 @@ INT8_LINEAR = Exercise(2, int8_linear, "★★ Build: a product of integers · 5
 and let the sums run over *integers*: both scales come out of them.
 
 Mind where the sum lives. torch's `@` on two int8 tensors is int8 again, and wraps around without a word, as a GPU
-kernel did ([triton#2296](https://github.com/triton-lang/triton/issues/2296)): the matrices of that thread give -12 where
--3,596 is right.
+kernel did ([triton#2296](https://github.com/triton-lang/triton/issues/2296)): the matrices of that thread give -12
+where -3,596 is right.
 """,
     cases=(Case((X, 0.5, W, 0.25)),
            Case((X[:1], 0.5, torch.cat([W, -W[:1]]), 0.25), about="one input and three outputs"),

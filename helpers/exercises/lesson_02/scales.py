@@ -60,7 +60,8 @@ If x is nothing but zeros, any scale gives zeros back, and 0 would divide by its
                 "where it is 0.", ("/ largest", "/ largest + 1e-3"), ("/ largest", "/ largest + 1e-4")),
         Mistake("A scale for each row or column. Here all of x shares one scale; finer scales are the next lesson's.",
                 ("max()", "amax(dim=-1, keepdim=True)"), ("max()", "amax(dim=0)")),
-        Mistake("0 / 0 is NaN: where all is zero, the scale has to be 1.", ("torch.where(scale > 0, scale, 1)", "scale")),
+        Mistake("0 / 0 is NaN: where all is zero, the scale has to be 1.",
+                ("torch.where(scale > 0, scale, 1)", "scale")),
     ),
     draw=lambda rng: (normal(rng, rng.randint(1, 3), rng.randint(2, 5)), rng.randint(2, 8)), tolerance=1e-5,
     moral="`x.max()` for `x.abs().max()` was published (onediff#893). It spoils each tensor whose largest weight is "
