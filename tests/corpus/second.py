@@ -32,19 +32,6 @@ def _(parameters, bits):
 # lesson 01
 
 
-@wrong("largest_value", "takes the leading one for one more digit behind the point: all ones are 2 - 2**-(m + 1)")
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return (2 - 2.0 ** -(mantissa_bits + 1)) * 2.0**bias
-
-
-@wrong("largest_value", "steps down from the next power of two by the gap above it, which is twice the gap below it")
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    gap_above = 2 * 2.0**-mantissa_bits
-    return (2 - gap_above) * 2.0**bias
-
-
 @wrong("decode_e4m3", "returns from the branch of the subnormals before the sign is applied")
 def _(text):
     sign, exponent, mantissa = text[0], int(text[1:5], 2), int(text[5:], 2)
@@ -103,20 +90,6 @@ def _(x):
 
 
 # lesson 02
-
-
-@wrong("absmax_codes", "takes the absolute value of the maximum, instead of the maximum of the absolute values")
-def _(x, bits):
-    largest = 2 ** (bits - 1) - 1
-    scale = x.max().abs() / largest
-    return (x / scale).round().clamp(-largest, largest).to(torch.int8)
-
-
-@wrong("absmax_codes", "scales by half the distance from the least to the greatest value, as if they lay around zero")
-def _(x, bits):
-    largest = 2 ** (bits - 1) - 1
-    scale = (x.max() - x.min()) / 2 / largest
-    return (x / scale).round().clamp(-largest, largest).to(torch.int8)
 
 
 @wrong("zeropoint_values", "reads the codes as uint8, so that negative ones become 128 to 255")
