@@ -12,7 +12,7 @@ from helpers.exercises.engine import Case, Exercise, Mistake
 
 
 def nested_bits(bits: tuple[int, ...], blocks: tuple[int, ...]) -> float:
-    """Bits per weight with the scales of every stage; `bits` is one longer than `blocks`."""
+    """Bits per weight, scales of every stage included; `bits` is longer by one."""
     total, weights = 0.0, 1
     for size, count in zip(bits, (1, *blocks), strict=True):
         weights *= count
