@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from corpus import wrong
 from helpers.codebooks import NF4, integer
-from helpers.lora import lora_layers
 from helpers.quantization import quantize
 
 # lesson 00
@@ -334,17 +333,6 @@ def _(absmax, levels):
 # lesson 06
 
 
-@wrong("update_weight", "divides alpha by r with //, which rounds the factor down to a whole number")
-def _(A, B, alpha):
-    return alpha // A.shape[0] * (B @ A)
-
-
-@wrong("update_weight", "divides both factors by r, so that the product is divided twice")
-def _(A, B, alpha):
-    r = A.shape[0]
-    return alpha * (B / r) @ (A / r)
-
-
 @wrong("moves_first", "takes a matrix for zero whose entries add up to zero")
 def _(A, B):
     return ("A" if B.sum() != 0 else "") + ("B" if A.sum() != 0 else "")
@@ -363,17 +351,6 @@ def _(x, W, A, B, scaling, drop):
 @wrong("forward_with_dropout", "puts the scaling in front of both parts, so that it scales the frozen layer too")
 def _(x, W, A, B, scaling, drop):
     return scaling * (x @ W.T + drop(x) @ A.T @ B.T)
-
-
-@wrong("names_to_freeze", "leaves out what does not ask for gradients, as frozen already")
-def _(model):
-    adapters = {f"{name}.{key}" for name, _ in lora_layers(model) for key in ("A", "B")}
-    return [name for name, p in model.named_parameters() if p.requires_grad and name not in adapters]
-
-
-@wrong("names_to_freeze", "takes every parameter whose name ends in A or B for an adapter's")
-def _(model):
-    return [name for name, _ in model.named_parameters() if not name.endswith(("A", "B"))]
 
 
 @wrong("merged_weight", "gives a weight that was merged already back in float32")
