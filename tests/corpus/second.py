@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import torch
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, gelu, pad
 from torch.utils.checkpoint import checkpoint
 
 from corpus import wrong
@@ -455,24 +455,14 @@ def _(B1, A1, B2, A2, w1, w2):
 # lesson 08
 
 
-@wrong("bottleneck_weights", "counts one matrix for the way down and up, as if it were used both ways")
-def _(d, m, layers):
-    return layers * 2 * (d * m + m + d)
-
-
-@wrong("bottleneck_weights", "counts the biases once a layer, and not for both of its adapters")
-def _(d, m, layers):
-    return layers * (2 * 2 * d * m + m + d)
-
-
-@wrong("bottleneck", "adds the first bias after the ReLU instead of before it")
+@wrong("bottleneck", "adds the first bias after the GELU instead of before it")
 def _(x, down, b, up, c):
-    return x + (torch.relu(x @ down.T) + b) @ up.T + c
+    return x + (gelu(x @ down.T) + b) @ up.T + c
 
 
-@wrong("bottleneck", "puts a second ReLU on the way out, before the input is added")
+@wrong("bottleneck", "puts a second GELU on the way out, before the input is added")
 def _(x, down, b, up, c):
-    return x + torch.relu(torch.relu(x @ down.T + b) @ up.T + c)
+    return x + gelu(gelu(x @ down.T + b) @ up.T + c)
 
 
 @wrong("text_loss", "shifts in the wrong direction: position i + 1 is asked for token i")
@@ -526,18 +516,6 @@ def _(x, W, adapters, names):
 # lesson 09
 
 
-@wrong("workspace_bytes", "takes the maximum of the pairs, which is the weight of most rows and not of most numbers")
-def _(shapes, width=2):
-    d, k = max(shapes)
-    return width * sum(d * k for d, k in shapes), width * d * k
-
-
-@wrong("workspace_bytes", "counts the two largest for the most at once, as if the next came before the last went")
-def _(shapes, width=2):
-    sizes = sorted(width * d * k for d, k in shapes)
-    return sum(sizes), sum(sizes[-2:])
-
-
 @wrong("page_out", "lets nothing leave when the room is negative, as the sequence does not fit anyway")
 def _(resident, room, page):
     if room < 0 or room >= resident:
@@ -548,18 +526,6 @@ def _(resident, room, page):
 @wrong("page_out", "rounds to the nearest number of pages, so that sometimes too little leaves")
 def _(resident, room, page):
     return min(resident, max(0, round((resident - room) / page) * page))
-
-
-@wrong("double_dequant", "tiles the scales along the weights (repeat), instead of one scale for each row")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = scale_levels[scale_codes.long()] * c1 + offset
-    return levels[codes.long()] * scales.repeat(codes.shape[1]).view(codes.shape)
-
-
-@wrong("double_dequant", "rounds the decoded scales to float16 on the way")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = (scale_levels[scale_codes.long()] * c1 + offset).half()
-    return levels[codes.long()] * scales.float()[:, None]
 
 
 @wrong("train_step", "reads how often each layer ran before the backward pass, which is what runs them again")
