@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy, gelu, pad
@@ -586,28 +585,6 @@ def _(capability):
     return "bfloat16" if capability in [(8, 0), (9, 0), (12, 0)] else "float16"
 
 
-@wrong("to_messages", "takes the marker off with strip('</s>'), which also eats an s at the ends of the contents")
-def _(text):
-    messages = []
-    for piece in text.split("[INST]")[1:]:
-        question, _, answer = piece.partition("[/INST]")
-        messages.append({"role": "user", "content": question.strip()})
-        answer = answer.strip().strip("</s>").strip()
-        if answer:
-            messages.append({"role": "assistant", "content": answer})
-    return messages
-
-
-@wrong("to_messages", "lets an answer end at the first <, though it may hold one itself")
-def _(text):
-    messages = []
-    for question, answer in re.findall(r"\[INST\](.*?)\[/INST\]([^<]*)", text, re.DOTALL):
-        messages.append({"role": "user", "content": question.strip()})
-        if answer.strip():
-            messages.append({"role": "assistant", "content": answer.strip()})
-    return messages
-
-
 @wrong("mask_labels", "begins the prompt after as many tokens as there is padding in all, also that on the right")
 def _(ids, attention_mask, prompt_length):
     begin = attention_mask.count(0) + prompt_length
@@ -658,16 +635,6 @@ def _(folder):
 
 
 # lesson 11
-
-
-@wrong("leave_at_home", "asks Path.suffix, which is empty for a name that is nothing but the ending, such as .bin")
-def _(names):
-    return [name for name in names if Path(name).suffix.lower() in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}]
-
-
-@wrong("leave_at_home", "compares all that follows the first dot, so that model.v2.bin slips through")
-def _(names):
-    return [name for name in names if name.lower().partition(".")[2] in {"bin", "pt", "pth", "pkl", "ckpt"}]
 
 
 @wrong("merge_weight", "rounds A and B to the dtype of W before they are multiplied")
