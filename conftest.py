@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.changes = selection.changed() if config.getoption("--quick") else None
+    config.option.nbval_sanitize_with = config.option.nbval_sanitize_with or str(selection.ROOT / "tests/nbval.cfg")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
