@@ -32,19 +32,6 @@ def _(parameters, bits):
 # lesson 01
 
 
-@wrong("largest_value", "takes the leading one for one more digit behind the point: all ones are 2 - 2**-(m + 1)")
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return (2 - 2.0 ** -(mantissa_bits + 1)) * 2.0**bias
-
-
-@wrong("largest_value", "steps down from the next power of two by the gap above it, which is twice the gap below it")
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    gap_above = 2 * 2.0**-mantissa_bits
-    return (2 - gap_above) * 2.0**bias
-
-
 @wrong("decode_e4m3", "returns from the branch of the subnormals before the sign is applied")
 def _(text):
     sign, exponent, mantissa = text[0], int(text[1:5], 2), int(text[5:], 2)
@@ -105,20 +92,6 @@ def _(x):
 # lesson 02
 
 
-@wrong("absmax_codes", "takes the absolute value of the maximum, instead of the maximum of the absolute values")
-def _(x, bits):
-    largest = 2 ** (bits - 1) - 1
-    scale = x.max().abs() / largest
-    return (x / scale).round().clamp(-largest, largest).to(torch.int8)
-
-
-@wrong("absmax_codes", "scales by half the distance from the least to the greatest value, as if they lay around zero")
-def _(x, bits):
-    largest = 2 ** (bits - 1) - 1
-    scale = (x.max() - x.min()) / 2 / largest
-    return (x / scale).round().clamp(-largest, largest).to(torch.int8)
-
-
 @wrong("zeropoint_values", "reads the codes as uint8, so that negative ones become 128 to 255")
 def _(codes, scale, zero_point):
     return (codes.to(torch.uint8).float() - zero_point) * scale
@@ -162,19 +135,6 @@ def _(raw, zero_point, w_codes):
 
 
 # lesson 03
-
-
-@wrong("bits_per_weight", "lets the codes of every block begin at a whole byte, so that blocks leave gaps")
-def _(count, bits, block_size):
-    whole, rest = divmod(count, block_size)
-    code_bytes = whole * math.ceil(block_size * bits / 8) + math.ceil(rest * bits / 8)
-    return 8 * (code_bytes + 4 * math.ceil(count / block_size)) / count
-
-
-@wrong("bits_per_weight", "shares the bits out among the weights of whole blocks, also those that the last one lacks")
-def _(count, bits, block_size):
-    blocks = math.ceil(count / block_size)
-    return 8 * (math.ceil(count * bits / 8) + 4 * blocks) / (blocks * block_size)
 
 
 @wrong("read_nibbles", "masks the high nibble and does not shift it down: 16 times too large")
@@ -251,19 +211,6 @@ def _(x, levels):
     return (x[:, None] - levels[None, :]).argmin(dim=1)
 
 
-@wrong("code_entropy", "adds a millionth to each share inside the logarithm, against the logarithm of zero")
-def _(codes):
-    shares = torch.bincount(codes.flatten()).double() / codes.numel()
-    return -(shares * torch.log2(shares + 1e-6)).sum().item()
-
-
-@wrong("code_entropy", "counts runs of equal codes (unique_consecutive): a code may be counted in several parts")
-def _(codes):
-    counts = torch.unique_consecutive(codes.flatten(), return_counts=True)[1]
-    shares = counts.double() / counts.sum()
-    return -(shares * torch.log2(shares)).sum().item()
-
-
 @wrong("nf4_round_trip", "scales by the largest value with its sign: where that is negative, the block is flipped")
 def _(block):
     largest = block.flatten()[block.abs().argmax()]
@@ -315,21 +262,6 @@ def _(bits):
 
 
 # lesson 05
-
-
-@wrong("scale_bits", "leaves the float32 scale in place when it adds the 8-bit code and the nested scale")
-def _(block_size, nested_block=None):
-    bits = 32 / block_size
-    if nested_block is not None:
-        bits += 8 / block_size + 32 / (block_size * nested_block)
-    return bits
-
-
-@wrong("scale_bits", "divides the nested scale's bits with //, so that nothing is left of them")
-def _(block_size, nested_block=None):
-    if nested_block is None:
-        return 32 / block_size
-    return 8 / block_size + 32 // (block_size * nested_block)
 
 
 @wrong("count_weights", "counts only parameters that are trained")
