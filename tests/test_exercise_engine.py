@@ -1,9 +1,11 @@
 """The exercise engine: what each kind of answer earns, that no answer breaks or escapes it, and the calls and cards."""
 
 import ast
+import io
 import re
 import shutil
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -333,10 +335,41 @@ def test_what_a_function_prints_is_still_seen(capsys):
     assert capsys.readouterr().out == "hello\n" * 3
 
 
-def test_a_late_stop_does_not_hit_what_comes_after():
-    for _ in range(20):
-        assert running.call(time.sleep, (0.012,), 0.01).error is not None or True
-        time.sleep(0.002)  # a stop that came late would be raised here
+def test_what_a_function_prints_is_counted_to_the_letter(capsys):
+    assert running.call(print, ("x" * 19_999,)).error is None, "and the end of the line"
+    assert running.call(print, ("x" * 20_000,)).error is not None
+    assert capsys.readouterr().out == "x" * 19_999 + "\n" + "x" * 20_000
+
+
+def test_what_a_function_prints_is_passed_on_at_once(monkeypatch):
+    class Terminal(io.StringIO):
+        flushed = 0
+
+        def flush(self):
+            self.flushed += 1
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    running.call(lambda: print("wait", flush=True), ())
+    assert sys.stdout.getvalue() == "wait\n" and sys.stdout.flushed == 1
+
+
+def test_the_watcher_keeps_no_program_from_ending():
+    assert running.call(lambda: threading.enumerate()[-1].daemon, ()).value
+
+
+def busy(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def test_a_stop_that_comes_as_the_function_ends_is_the_last():
+    """A watcher that outlives its call throws into all that comes after: it did, where both ended at the same time."""
+    before = threading.active_count()
+    for _ in range(60):
+        running.call(busy, (0.002,), 0.002)
+    busy(0.5)  # a stop that came late would be raised here
+    assert threading.active_count() <= before
     assert running.call(lambda: 3, ()).value == 3
 
 
@@ -349,7 +382,9 @@ def test_a_late_stop_does_not_hit_what_comes_after():
     (Path("a"), "a", False), (torch.ones(2), torch.ones(2), True), (torch.ones(2), torch.ones(3), False),
     (torch.tensor(1.0), 1.0, False), ((1, 2), [1, 2], True), ([(1, 2)], [[1, 2]], True), (torch.tensor([float("inf")]),
     torch.tensor([float("inf")]), True), (torch.tensor([float("inf")]), torch.tensor([1.0]), False),
-    (torch.tensor([float("nan")]), torch.tensor([1.0]), False),
+    (torch.tensor([float("nan")]), torch.tensor([1.0]), False), (1.0, 1.25, False), ("a", "b", False),
+    (torch.ones(2, device="meta"), torch.ones(2, device="meta"), True),
+    (torch.ones(2), torch.ones(2, device="meta"), False), (torch.ones(2, device="meta"), torch.ones(2), False),
 ])
 def test_equal(a, b, same):
     assert compare.equal(a, b) == same
@@ -369,8 +404,21 @@ def test_the_tolerance_is_relative_to_the_largest_number_beside_it():
 
 def test_equal_modules():
     layer, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    assert compare.equal(layer, compare.copied((layer,))[0])
+    twin = compare.copied((layer,))[0]
+    assert compare.equal(layer, twin)
     assert not compare.equal(layer, other)
+    twin.bias.requires_grad = False
+    assert not compare.equal(twin, layer) and not compare.equal(layer, twin), "one is trained, the other frozen"
+    bare = torch.nn.Linear(2, 2, bias=False)
+    bare.weight = layer.weight
+    assert not compare.equal(bare, layer) and not compare.equal(layer, bare), "one has a bias"
+
+
+def test_objects_without_an_equality_of_their_own_are_compared_by_what_they_hold():
+    class Box:
+        def __init__(self, held):
+            self.held = held
+    assert compare.equal(Box([1.0]), Box([1.0 + 1e-9]), 1e-6) and not compare.equal(Box([1.0]), Box([2.0]))
 
 
 values = st.recursive(
@@ -421,11 +469,11 @@ def named(name):
 def test_unknown_names_are_met_with_help():
     verdict = check(named("mask_label"))
     assert verdict.status == "unknown" and "Did you mean `mask_labels`?" in repr(verdict)
-    assert "Lesson 10's exercises" in repr(verdict) and "`to_messages`" in repr(verdict)
+    assert "Lesson 10's exercises" in repr(verdict) and "`share_moved`" in repr(verdict)
     assert "`model_bytes`" not in repr(verdict)
     check(named("model_bytes"))
     assert "Lesson 00's exercises: `model_bytes`." in repr(check(named("zzzz"))), "the lesson at hand"
-    check(named("to_messages"))
+    check(named("share_moved"))
     assert "Lesson 10's exercises: " in repr(check(named("zzzz")))
     check(named("model_bytes"))
     assert "Lesson 00's exercises: " in repr(check(named("zzzz"))), "that of the latest check, though not the first"

@@ -1,6 +1,7 @@
 """How values are written out for a reader, which quantities of an input are named, and what shares memory."""
 
 import math
+import tempfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,7 +24,10 @@ T = torch.tensor
     (torch.zeros(3, 4), f"[{', '.join(['[0.0, 0.0, 0.0, 0.0]'] * 3)}] (a torch.float32 tensor of shape (3, 4))"),
     (torch.nn.Linear(2, 2), "a Linear"), (object(), "an object"), ([object()], "[an object]"),
     (list(range(41)), compare._repr.repr(list(range(41)))), ([0] * 40, f"[{', '.join(['0'] * 40)}]"),
-    (["x" * 50] * 10, f"[{', '.join([repr('x' * 50)] * 10)}]"[:300] + " …"),
+    (["x" * 50] * 10, f"[{', '.join([repr('x' * 50)] * 10)}]"[:300] + " …"), ("x" * 298, repr("x" * 298)),
+    ({n: 0.5 for n in range(20)}, str({n: 0.5 for n in range(20)})),
+    ({n: 0 for n in range(21)}, compare._repr.repr({n: 0 for n in range(21)})),
+    (f"{tempfile.gettempdir()}/some/file.json", "'…/file.json'"),
 ])
 def test_show(value, text):
     assert compare.show(value) == text
@@ -39,6 +43,7 @@ def test_numbers_in_hex_and_to_digits():
     (None, "None"), ([1, 2], "a list of 2"), ((), "a tuple of 0"), ({1}, "a set of 1"), ({"a": 1}, "a dict of 1"),
     (3, "an int"), ("abc", "a str"), (0.5, "a float"), (PurePosixPath("a"), "a Path"), (ValueError(), "a ValueError"),
     (torch.ones(2, 3).half(), "a torch.float16 tensor of shape (2, 3)"), (OSError(), "an OSError"),
+    (type("X", (), {})(), "a X"),
 ])
 def test_describe(value, text):
     assert compare.describe(value) == text
@@ -55,6 +60,7 @@ def test_differences_are_counted_and_the_largest_is_told():
     found = compare.differences(T([[1.0, math.inf], [0, 4]]), T([[1.0, 2], [0, 3]]))
     assert (found.where, found.came, found.largest) == ("[0, 1]", math.inf, 1), "infinity is no largest error"
     assert compare.differences([T(1.0)], [T(2.0)]).where == "[0]" and compare.rows(3, 3, 0.0) == (("came", "3"),)
+    assert compare.differences(T([1.0]), T([1.25])).largest == compare.differences(1.0, 1.25).largest == 0.25
     assert compare.differences([1], [1, 2]) is compare.differences([1], [1]) is None
     assert compare.differences([T([1.0])], [T([1])]) is None
     assert compare.rows([1, 3], [1, 2], 0.0)[-1] == (
@@ -151,6 +157,11 @@ def test_one_number_is_a_multiple_only_by_a_round_factor(times):
     *((RuntimeError(word), "dtypes") for word in ("expected scalar type", "not implemented for"))])
 def test_what_an_exception_means(error, said):
     assert said in running.explain(error)
+
+
+def test_a_message_of_several_lines_is_read_as_one():
+    message = "The size of tensor a (3) must match the\nsize of tensor b (4) at non-singleton dimension 1"
+    assert running.explain(RuntimeError(message)) == "Shapes do not fit: along dimension 1 a size of 3 met one of 4."
 
 
 @pytest.mark.parametrize("fails, said", [

@@ -69,7 +69,7 @@ def time_on_the_card(notebook: NotebookNode, path: Path) -> Iterator[str]:
     """The card says how long the lesson and its exercises take, as notebook_tools.effort estimates it for all alike."""
     wanted = effort.measure(notebook).card
     if wanted not in notebook.cells[0].source:
-        yield f"the card must say '{wanted}': python -m notebook_tools.effort --write"
+        yield f"the card must say '{wanted}': PYTHONPATH=tests python -m notebook_tools.effort --write"
 
 
 def frame(notebook: NotebookNode, path: Path) -> Iterator[str]:
