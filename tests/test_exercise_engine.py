@@ -103,6 +103,26 @@ def test_verdict(function, status, rung, said):
     assert said in repr(verdict)
 
 
+@pytest.mark.parametrize("function, title, text", [
+    (lambda numbers, factor: None, "○ double: not attempted yet.",
+     "Replace the `...` in its body, run that cell, then this one."),
+    (unwritten, "○ double: not attempted yet.", "It still raises NotImplementedError."),
+    (half_done, "○ double: not attempted yet.", "A `...` is still in its body."),
+    (doubles_in_place, "✗ double: not yet.",
+     "It changes its input: work on a copy, the caller still needs the original."),
+    (lambda numbers, factor: numbers if factor == 1 else double(numbers, factor), "✗ double: not yet.",
+     "The value is right, but it shares memory with the input: a later change to one changes the other. "
+     "Return a new object."),
+    (lambda numbers, factor: sys.exit(3), "✗ double: not yet.",
+     "It ended the program: `exit()` has no place in it. Use `return`."),
+    (lambda numbers, factor: interrupted(numbers, factor), "✗ double: not yet.", "It was interrupted while it ran."),
+    (double, "✓ double: correct.", "Done."),
+])
+def test_the_card_to_the_letter(function, title, text):
+    verdict = examine(replace(DOUBLE, cases=(*DOUBLE.cases, ([5, 6], 1))), function)
+    assert (f"{verdict.mark} {verdict.title}", verdict.text) == (title, text)
+
+
 def steps(x: torch.Tensor, r: int) -> torch.Tensor:
     """The multiples of r that are nearest to x, as a stand-in for a solution on tensors."""
     return (x / r).round() * r
@@ -469,11 +489,11 @@ def named(name):
 def test_unknown_names_are_met_with_help():
     verdict = check(named("mask_label"))
     assert verdict.status == "unknown" and "Did you mean `mask_labels`?" in repr(verdict)
-    assert "Lesson 10's exercises" in repr(verdict) and "`to_messages`" in repr(verdict)
+    assert "Lesson 10's exercises" in repr(verdict) and "`share_moved`" in repr(verdict)
     assert "`model_bytes`" not in repr(verdict)
     check(named("model_bytes"))
     assert "Lesson 00's exercises: `model_bytes`." in repr(check(named("zzzz"))), "the lesson at hand"
-    check(named("to_messages"))
+    check(named("share_moved"))
     assert "Lesson 10's exercises: " in repr(check(named("zzzz")))
     check(named("model_bytes"))
     assert "Lesson 00's exercises: " in repr(check(named("zzzz"))), "that of the latest check, though not the first"
