@@ -152,6 +152,36 @@ def test_what_is_said_of_an_answer_nobody_registered(answer, rung, said):
     assert verdict.rung == rung and said in verdict.text, verdict
 
 
+def fails(message):
+    raise ValueError(message)
+
+
+@pytest.mark.parametrize("answer, rung, text", [
+    (lambda x, r: steps(x, r) + torch.rand(len(x)), "random",
+     "It gives another answer at each call: something in it is drawn at random."),
+    (lambda x, r: torch.where(x < 0, torch.nan, steps(x, r)), "finite",
+     "Right before, wrong here: negative numbers. NaN came at 2 of 5 places, where a number belongs: was something "
+     "divided by zero, or did it overflow?"),
+    (lambda x, r: torch.where(x < 0, steps(x, r) + 1.5, steps(x, r)), "places",
+     "Right before, wrong here: negative numbers. Right except where `x` is negative."),
+    (lambda x, r: steps(x, r).double(), "kind",
+     "The dtype is torch.float64, torch.float32 was expected; the values are right once converted."),
+    (lambda x, r: steps(x, r) if x.min() >= 0 else steps(x, r).tolist(), "kind",
+     "Right before, wrong here: negative numbers. A list of 5 came, a torch.float32 tensor of shape (5,) was "
+     "expected."),
+    (lambda x, r: steps(x, r) * (1 if r == 9 else 1.37), "scale",
+     "Right before, wrong here: numbers between. It is 1.37 times too large, everywhere alike."),
+    (lambda x, r: (x.bfloat16().float() / r).round() * r, "as if", "It answers as if `x` were rounded to bfloat16."),
+    (lambda x, r: steps(x, r) if len(x) == 4 else fails("y" * 500), "raised",
+     "Right before, wrong here: numbers between. A value of this input is not one that the code can take."),
+    (lambda x, r: torch.cat([steps(x, r)[:-1], x[-1:] + 3.5]), "about", "Wrong here: multiples already."),
+])
+def test_what_is_said_to_the_letter(answer, rung, text):
+    verdict = examine(STEPS, answer)
+    assert (verdict.rung, verdict.text) == (rung, text)
+    assert all(len(value) <= 300 for _, value in verdict.details), "however long the exception's message is"
+
+
 @pytest.mark.parametrize("answer, told", [
     (lambda n: n + 1, "`n` were one more"), (lambda n: n + (1 if n == 5 else n), ""),  # only here one more
     (lambda n: 2 ** (n.bit_length() - 1), "the largest power of two"), (lambda n: n - 1 if n == 5 else 7 * n, "")])
