@@ -221,6 +221,13 @@ def test_a_mistake_must_agree_on_most_inputs():
     assert examine(exercise, lambda numbers, factor: [-factor * n for n in numbers]).rung == "sign"
 
 
+def test_a_mistake_may_be_made_of_several_substitutions():
+    (face,) = DOUBLE.faces(Mistake("x", ("factor * n", "n * factor", "in numbers", "in numbers[1:]")))
+    assert face([1, 2, 5], 3) == [6, 15]
+    with pytest.raises(ValueError, match="zip"):
+        DOUBLE.faces(Mistake("x", ("factor", "3", "in numbers")))
+
+
 def test_a_substitution_that_does_not_occur_is_an_author_s_error():
     with pytest.raises(ValueError, match="'nothing like it' does not occur"):
         examine(replace(DOUBLE, mistakes=(Mistake("x", ("nothing like it", "y")),)), lambda numbers, factor: [0, 0, 0])
@@ -341,6 +348,13 @@ def forever_and_catching(numbers, factor):
             pass
 
 
+def forever_and_stubborn(numbers, factor):
+    try:
+        forever(numbers, factor)
+    except BaseException:
+        forever(numbers, factor)
+
+
 def forever_printing(numbers, factor):
     while True:
         print("still here")
@@ -356,6 +370,7 @@ def interrupted(numbers, factor):
 
 @pytest.mark.parametrize("function, said", [
     (forever, "a loop never end"), (forever_and_catching, "a loop never end"),
+    (forever_and_stubborn, "a loop never end"),
     (forever_printing, "It printed more than 20,000"),
     (recursive, "It calls itself without an end"), (lambda n, f: sys.exit(3), "`exit()` has no place"),
     (interrupted, "It was interrupted"), (lambda n, f: [0] * 10**16, "more memory than there is"),
