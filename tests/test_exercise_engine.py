@@ -171,6 +171,13 @@ def fails(message):
      "expected."),
     (lambda x, r: steps(x, r) * (1 if r == 9 else 1.37), "scale",
      "Right before, wrong here: numbers between. It is 1.37 times too large, everywhere alike."),
+    (lambda x, r: steps(x, 9), "ignored",
+     "Right before, wrong here: numbers between. `r` has no effect: in all that was tried the answer stays the same. "
+     "It answers as if `r` were 9."),
+    (lambda x, r: steps(x, r) + 1.5 if len(x) == 4 else x.sin(), "offset",
+     "Wrong here: multiples already. It is 1.5 too large, everywhere alike."),
+    (lambda x, r: steps(x, r) + 2 * r, "offset",
+     "Wrong here: multiples already. It is 18 too large, everywhere alike, which is 2 times `r`."),
     (lambda x, r: (x.bfloat16().float() / r).round() * r, "as if", "It answers as if `x` were rounded to bfloat16."),
     (lambda x, r: steps(x, r) if len(x) == 4 else fails("y" * 500), "raised",
      "Right before, wrong here: numbers between. A value of this input is not one that the code can take."),
