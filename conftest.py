@@ -19,6 +19,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.changes = selection.changed() if config.getoption("--quick") else None
+    if getattr(config.option, "nbval_sanitize_with", "") is None:  # where nbval is there, and was told nothing else
+        config.option.nbval_sanitize_with = str(selection.ROOT / "tests" / "nbval.cfg")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -541,11 +541,11 @@ def named(name):
 def test_unknown_names_are_met_with_help():
     verdict = check(named("mask_label"))
     assert verdict.status == "unknown" and "Did you mean `mask_labels`?" in repr(verdict)
-    assert "Lesson 10's exercises" in repr(verdict) and "`to_messages`" in repr(verdict)
+    assert "Lesson 10's exercises" in repr(verdict) and "`share_moved`" in repr(verdict)
     assert "`model_bytes`" not in repr(verdict)
     check(named("model_bytes"))
     assert "Lesson 00's exercises: `model_bytes`." in repr(check(named("zzzz"))), "the lesson at hand"
-    check(named("to_messages"))
+    check(named("share_moved"))
     assert "Lesson 10's exercises: " in repr(check(named("zzzz")))
     check(named("model_bytes"))
     assert "Lesson 00's exercises: " in repr(check(named("zzzz"))), "that of the latest check, though not the first"

@@ -93,22 +93,6 @@ def test_every_lesson_has_what_the_course_promises():
 
 # ------------------------------------------------------------------------------------------------ the solutions
 
-content = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1).map(str.strip).filter(
-    lambda text: text and not any(marker in text for marker in ("<s>", "</s>", "[INST]", "[/INST]")))
-
-
-@given(st.lists(st.tuples(content, content), min_size=1, max_size=4), st.booleans())
-@settings(deadline=None)
-def test_messages_round_trip(turns, answered):
-    text = "".join(f"<s>[INST] {question} [/INST] {answer} </s>" for question, answer in turns)
-    expected = [{"role": role, "content": part} for turn in turns for role, part in zip(("user", "assistant"), turn,
-                                                                                        strict=True)]
-    if not answered:
-        text = text[:-len(f" {turns[-1][1]} </s>")] + " </s>"
-        expected.pop()
-    assert EXERCISES["to_messages"].solution(text) == expected
-
-
 @given(st.integers(1, 20), st.integers(0, 9))
 def test_precision_follows_the_generation(major, minor):
     chosen = EXERCISES["choose_precision"].solution((major, minor))
