@@ -148,7 +148,8 @@ MORE = [  # the same rungs at their ends, where one step further another sentenc
     (("ab", 1), ("ba", 1)), ((E, 1), (E, 2)), (["a"], ["b"]), ("a", "b"), ("", "a"), ("xa", "a"), ("a", "xa"),
     ("abcde", "abcdefgh"), ("abcdef", "abcdefgh"), ("abcdef", "abcdefghi"), ("abc", ""),
     (["a", "b", "c"], ["a", "c", "b"]), (["a ", "b"], ["a", "b"]), (["x", "b", "C"], ["x", "b", "c"]),
-    (["a", "b", "c"], ["a", "b", "d"]), ((3, 2, 1), (1, 2, 3)), (["a", ["b", "C"]], ["a", ["b", "c"]])]
+    (["a", "b", "c"], ["a", "b", "d"]), ((3, 2, 1), (1, 2, 3)), (["a", ["b", "C"]], ["a", ["b", "c"]]),
+    (T([1e-6, 2.0, 4, 7]), T([0.0, 1, 2, 3.5])), ((1, ("p", "y", "z")), (1, ("p", "u", "w")))]
 INPUTS = [("r", 8), ("x", torch.ones(5, 9)), ("levels", torch.ones(7))]
 SENTENCES = Path(__file__).with_name("sentences.txt")
 
