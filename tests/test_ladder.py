@@ -243,6 +243,11 @@ def test_places(change, said):
     assert places.common(Trial([], *[y[:4]] * 2), [], 1e-6) is None, "nothing is wrong"
 
 
+@pytest.mark.parametrize("got, expected", [(E, None), (None, E), (E, E[:5]), (T(1.0), T(2.0)), ("a", "b")])
+def test_places_are_asked_for_only_where_there_are_some(got, expected):
+    assert Trial([], got, expected).wrong(1e-6) is None
+
+
 def found(wrong, right, times=8):
     trial = Trial([], wrong, right)
     return places.common(trial, [trial] * times, 1e-6)
@@ -280,6 +285,9 @@ def test_across():
     assert places.across(right + some, wide) == (
         "Wrong only where `x` is not square: right for all 18 inputs without.")
     assert places.across(right, wide[:2]) is None, "two wrong ones are no pattern"
+    many = [of(x=torch.ones(n % 9 + 1, n % 9 + 1), r=n) for n in range(90)]
+    assert places.across(many, wide[:2]) is None, "beside however many right ones"
+    assert "is not square, and there each time: right for all 90" in places.across(many, wide[:3])
     assert places.across(right[:3], wide) is None, "nor are three right ones"
     assert places.across(right, [of(x=torch.ones(n, n), r=n) for n in (2, 3, 4)]) is None
     assert "`i` is not `j`" in places.across([of(i=n, j=n) for n in range(1, 20)],
