@@ -152,6 +152,43 @@ def test_what_is_said_of_an_answer_nobody_registered(answer, rung, said):
     assert verdict.rung == rung and said in verdict.text, verdict
 
 
+def fails(message):
+    raise ValueError(message)
+
+
+@pytest.mark.parametrize("answer, rung, text", [
+    (lambda x, r: steps(x, r) + torch.rand(len(x)), "random",
+     "It gives another answer at each call: something in it is drawn at random."),
+    (lambda x, r: torch.where(x < 0, torch.nan, steps(x, r)), "finite",
+     "Right before, wrong here: negative numbers. NaN came at 2 of 5 places, where a number belongs: was something "
+     "divided by zero, or did it overflow?"),
+    (lambda x, r: torch.where(x < 0, steps(x, r) + 1.5, steps(x, r)), "places",
+     "Right before, wrong here: negative numbers. Right except where `x` is negative."),
+    (lambda x, r: steps(x, r).double(), "kind",
+     "The dtype is torch.float64, torch.float32 was expected; the values are right once converted."),
+    (lambda x, r: steps(x, r) if x.min() >= 0 else steps(x, r).tolist(), "kind",
+     "Right before, wrong here: negative numbers. A list of 5 came, a torch.float32 tensor of shape (5,) was "
+     "expected."),
+    (lambda x, r: steps(x, r) * (1 if r == 9 else 1.37), "scale",
+     "Right before, wrong here: numbers between. It is 1.37 times too large, everywhere alike."),
+    (lambda x, r: steps(x, 9), "ignored",
+     "Right before, wrong here: numbers between. `r` has no effect: in all that was tried the answer stays the same. "
+     "It answers as if `r` were 9."),
+    (lambda x, r: steps(x, r) + 1.5 if len(x) == 4 else x.sin(), "offset",
+     "Wrong here: multiples already. It is 1.5 too large, everywhere alike."),
+    (lambda x, r: steps(x, r) + 2 * r, "offset",
+     "Wrong here: multiples already. It is 18 too large, everywhere alike, which is 2 times `r`."),
+    (lambda x, r: (x.bfloat16().float() / r).round() * r, "as if", "It answers as if `x` were rounded to bfloat16."),
+    (lambda x, r: steps(x, r) if len(x) == 4 else fails("y" * 500), "raised",
+     "Right before, wrong here: numbers between. A value of this input is not one that the code can take."),
+    (lambda x, r: torch.cat([steps(x, r)[:-1], x[-1:] + 3.5]), "about", "Wrong here: multiples already."),
+])
+def test_what_is_said_to_the_letter(answer, rung, text):
+    verdict = examine(STEPS, answer)
+    assert (verdict.rung, verdict.text) == (rung, text)
+    assert all(len(value) <= 300 for _, value in verdict.details), "however long the exception's message is"
+
+
 @pytest.mark.parametrize("answer, told", [
     (lambda n: n + 1, "`n` were one more"), (lambda n: n + (1 if n == 5 else n), ""),  # only here one more
     (lambda n: 2 ** (n.bit_length() - 1), "the largest power of two"), (lambda n: n - 1 if n == 5 else 7 * n, "")])
@@ -189,6 +226,13 @@ def test_a_mistake_must_agree_on_most_inputs():
                        mistakes=(Mistake("Minus three.", lambda numbers, factor: [-3 * n for n in numbers]),))
     assert examine(exercise, lambda numbers, factor: [-3 * n for n in numbers]).index == 0
     assert examine(exercise, lambda numbers, factor: [-factor * n for n in numbers]).rung == "sign"
+
+
+def test_a_mistake_may_be_made_of_several_substitutions():
+    (face,) = DOUBLE.faces(Mistake("x", ("factor * n", "n * factor", "in numbers", "in numbers[1:]")))
+    assert face([1, 2, 5], 3) == [6, 15]
+    with pytest.raises(ValueError, match="zip"):
+        DOUBLE.faces(Mistake("x", ("factor", "3", "in numbers")))
 
 
 def test_a_substitution_that_does_not_occur_is_an_author_s_error():
@@ -311,6 +355,13 @@ def forever_and_catching(numbers, factor):
             pass
 
 
+def forever_and_stubborn(numbers, factor):
+    try:
+        forever(numbers, factor)
+    except BaseException:
+        forever(numbers, factor)
+
+
 def forever_printing(numbers, factor):
     while True:
         print("still here")
@@ -326,6 +377,7 @@ def interrupted(numbers, factor):
 
 @pytest.mark.parametrize("function, said", [
     (forever, "a loop never end"), (forever_and_catching, "a loop never end"),
+    (forever_and_stubborn, "a loop never end"),
     (forever_printing, "It printed more than 20,000"),
     (recursive, "It calls itself without an end"), (lambda n, f: sys.exit(3), "`exit()` has no place"),
     (interrupted, "It was interrupted"), (lambda n, f: [0] * 10**16, "more memory than there is"),

@@ -148,7 +148,8 @@ MORE = [  # the same rungs at their ends, where one step further another sentenc
     (("ab", 1), ("ba", 1)), ((E, 1), (E, 2)), (["a"], ["b"]), ("a", "b"), ("", "a"), ("xa", "a"), ("a", "xa"),
     ("abcde", "abcdefgh"), ("abcdef", "abcdefgh"), ("abcdef", "abcdefghi"), ("abc", ""),
     (["a", "b", "c"], ["a", "c", "b"]), (["a ", "b"], ["a", "b"]), (["x", "b", "C"], ["x", "b", "c"]),
-    (["a", "b", "c"], ["a", "b", "d"]), ((3, 2, 1), (1, 2, 3)), (["a", ["b", "C"]], ["a", ["b", "c"]])]
+    (["a", "b", "c"], ["a", "b", "d"]), ((3, 2, 1), (1, 2, 3)), (["a", ["b", "C"]], ["a", ["b", "c"]]),
+    (T([1e-6, 2.0, 4, 7]), T([0.0, 1, 2, 3.5])), ((1, ("p", "y", "z")), (1, ("p", "u", "w")))]
 INPUTS = [("r", 8), ("x", torch.ones(5, 9)), ("levels", torch.ones(7))]
 SENTENCES = Path(__file__).with_name("sentences.txt")
 
@@ -242,6 +243,11 @@ def test_places(change, said):
     assert places.common(Trial([], *[y[:4]] * 2), [], 1e-6) is None, "nothing is wrong"
 
 
+@pytest.mark.parametrize("got, expected", [(E, None), (None, E), (E, E[:5]), (T(1.0), T(2.0)), ("a", "b")])
+def test_places_are_asked_for_only_where_there_are_some(got, expected):
+    assert Trial([], got, expected).wrong(1e-6) is None
+
+
 def found(wrong, right, times=8):
     trial = Trial([], wrong, right)
     return places.common(trial, [trial] * times, 1e-6)
@@ -279,6 +285,9 @@ def test_across():
     assert places.across(right + some, wide) == (
         "Wrong only where `x` is not square: right for all 18 inputs without.")
     assert places.across(right, wide[:2]) is None, "two wrong ones are no pattern"
+    many = [of(x=torch.ones(n % 9 + 1, n % 9 + 1), r=n) for n in range(90)]
+    assert places.across(many, wide[:2]) is None, "beside however many right ones"
+    assert "is not square, and there each time: right for all 90" in places.across(many, wide[:3])
     assert places.across(right[:3], wide) is None, "nor are three right ones"
     assert places.across(right, [of(x=torch.ones(n, n), r=n) for n in (2, 3, 4)]) is None
     assert "`i` is not `j`" in places.across([of(i=n, j=n) for n in range(1, 20)],

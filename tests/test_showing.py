@@ -153,6 +153,19 @@ def test_one_other_input_is_enough_for_a_number_itself_and_for_a_fraction():
     assert Quantities([("x", torch.ones(6, 7))], [asked([("x", torch.ones(5))], 5)]).factor(7.0) == "", "one side there"
 
 
+def test_a_factor_may_be_turned_round_elsewhere():
+    """It is too large here and too small there, by one quotient."""
+    others = [asked([("r", r), ("k", k)], r / k) for r, k in ((9, 6), (10, 7))]
+    assert Quantities([("r", 4), ("k", 10)], others).factor(2.5) == "that is `k` / `r`"
+
+
+def test_what_is_the_same_everywhere_has_the_name_of_a_number_that_is_not_small():
+    assert Quantities([("n", 5)], [asked([("n", 5)], 5)] * 2).factor(5.0) == "that is `n`"
+    assert Quantities([("n", 4)], [asked([("n", 4)], 4)] * 2).factor(4.0) == ""
+    assert Quantities([("n", 2)], [asked([("n", n)], n / (n - 1)) for n in (3, 5)]).factor(2.0) == (
+        "that is n / (n - 1) where n is `n`")
+
+
 def test_sides_are_not_added():
     here, *others = ([("x", torch.ones(size))] for size in ((2, 3), (4, 7), (5, 9)))
     assert Quantities(here, [asked(inputs, sum(inputs[0][1].shape)) for inputs in others]).factor(5.0) == ""
