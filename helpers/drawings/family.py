@@ -51,7 +51,7 @@ def pair(ax: Axes, x: float, y: float) -> None:
 def panel(ax: Axes, x: float, title: str, size: str, count: str, body: bool = False, head: bool = False,
           middle: float = 68) -> None:
     """One transformer, read from below: the text, a layer in its frame, the head; under it what is trained."""
-    say(ax, x + WIDTH / 2, 400, title, 11, weight="bold")
+    say(ax, x + WIDTH / 2, 400, title, 10.5, weight="bold")
     box(ax, x + 8, 122, WIDTH - 16, 202, PAPER, LINE, 1.4, rounding=8)
     say(ax, x + WIDTH - 14, 133, "layer", 10, GREY, ha="right")
     for y, name, trained in ((346, "head", head), (240, "MLP", body), (150, "attention", body)):

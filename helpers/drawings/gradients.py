@@ -38,28 +38,28 @@ def gradients() -> Figure:
     band(ax, 12, 204, "Backward", "right to left", 60)
 
     say(ax, 172, 396, "x", 15, weight="bold")
-    chip(ax, 420, 434, "x · dequant(W)", "W made, used, thrown away", width=210)
+    chip(ax, 420, 434, "x · dequant(W)", "W made, used, thrown away", width=230)
     chip(ax, 350, 356, "A", "r × k", True, 90)
     chip(ax, 500, 356, "B,  × α / r", "d × r", True, 110)
-    for start, end in (((186, 402), (313, 432)), ((186, 390), (303, 358)), ((397, 356), (443, 356))):
+    for start, end in (((186, 402), (303, 432)), ((186, 390), (303, 358)), ((397, 356), (443, 356))):
         arrow(ax, start, end)
     say(ax, 420, 370, "Ax", 10.5, GREY)
     say(ax, 760, 396, "y", 15, weight="bold")
-    arrow(ax, (527, 434), (742, 404))
+    arrow(ax, (537, 434), (742, 404))
     arrow(ax, (557, 356), (742, 388))
 
-    chip(ax, 280, 270, "x", "for the gradient of A", True, 170)
-    chip(ax, 494, 270, "Ax: r values a token", "for the gradient of B", True, 200)
-    chip(ax, 726, 270, "the 4-bit codes", "the model holds them anyway", width=216)
+    chip(ax, 268, 270, "x", "for the gradient of A", True, 170)
+    chip(ax, 474, 270, "Ax: r values a token", "for the gradient of B", True, 200)
+    chip(ax, 722, 270, "the 4-bit codes", "the model holds them anyway", width=240)
 
     say(ax, 760, 134, "g", 15, weight="bold")
     say(ax, 760, 112, "gradient of y", 10, GREY)
-    chip(ax, 470, 184, "g · dequant(W)", "W made again, thrown away again", width=240)
-    arrow(ax, (742, 142), (592, 178), ORANGE, 2)
-    chip(ax, 560, 106, "B", "scaled by α / r", True, 110)
+    chip(ax, 470, 184, "g · dequant(W)", "W made again, thrown away again", width=270)
+    arrow(ax, (742, 142), (607, 175), ORANGE, 2)
+    chip(ax, 560, 106, "B", "scaled by α / r", True, 124)
     chip(ax, 350, 106, "A", "r × k", True, 90)
-    for start, end in (((742, 130), (617, 110)), ((503, 106), (397, 106)), ((303, 108), (208, 132)),
-                       ((348, 182), (208, 150))):
+    for start, end in (((742, 130), (624, 110)), ((496, 106), (397, 106)), ((303, 108), (208, 132)),
+                       ((333, 179), (208, 150))):
         arrow(ax, start, end, ORANGE, 2)
     say(ax, 172, 150, "gradient", 10.5, DARK_ORANGE, weight="bold")
     say(ax, 172, 133, "of x", 10.5, DARK_ORANGE, weight="bold")
