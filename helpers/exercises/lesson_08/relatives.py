@@ -77,9 +77,8 @@ W, DW = torch.tensor([[3.0, 4.0, 0.0], [0.0, 2.0, 1.0]]), torch.tensor([[1.0, -1
 EVEN, M = torch.tensor([[3.0, 4.0], [-4.0, 3.0]]), torch.tensor([2.0, 3.0])
 
 DORA_WEIGHT = Exercise(8, dora_weight, "★★ Spot the bug: the old length · 6 min", """
-DoRA splits a weight into directions and lengths: LoRA turns the rows of W, and a vector m, trained for itself, says how
-long each row is. An image generator that loads DoRA files divides, in one branch, by the lengths of the *old* rows, so
-that LoRA goes on changing the lengths behind m's back ([ComfyUI#15458](https://github.com/Comfy-Org/ComfyUI/pull/15458)):
+An image generator that loads DoRA files divides, in one branch, by the lengths of the *old* rows, those of W. So LoRA
+goes on changing the lengths behind m's back ([ComfyUI#15458](https://github.com/Comfy-Org/ComfyUI/pull/15458)):
 
 ```python
 import torch
