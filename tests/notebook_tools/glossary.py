@@ -23,8 +23,8 @@ ENTRY = re.compile(r"- \*\*(?P<term>[^*]+)\*\* \(\[(?P<lesson>\d\d)\]\((?P<file>
 OUTLOOK = re.compile(r"^## (?:Sources|Next)\b.*", re.MULTILINE | re.DOTALL)
 NO_PROSE = re.compile(r"```.*?```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|^\|.*$|(?<=\])\([^)]*\)|\*\*In QLoRA:\*\*",
                       re.MULTILINE | re.DOTALL)
-MARKED = re.compile(r"\*\*([^*]+)\*\*|(?<![*\w])\*([^*\n]+)\*(?![*\w])|^#+ (.*)$", re.MULTILINE)
-NO_DEFINITION = re.compile(r"\?$|^(?:★|Digression)")  # a question that is asked, an exercise, what may be skipped
+MARKED = re.compile(r"\*\*[^*]+\*\*|(?<![*\w])\*[^*\n]+\*(?![*\w])|^#+ .*$", re.MULTILINE)
+NO_DEFINITION = re.compile(r"^\*.*\?\**$|^#+ (?:★|Digression)", re.DOTALL)  # a question; an exercise or an aside
 POINTS_ELSEWHERE = re.compile(r"\b(?:lessons? \d\d|next lesson)")
 SENTENCE = re.compile(r"(?<=[.?!:])\s+|\n\n+")
 
@@ -91,10 +91,8 @@ def lessons() -> dict[str, list[tuple[int, str, str]]]:
 
 def defined(entry: Entry, texts: dict[str, list[tuple[int, str, str]]]) -> list[Place]:
     """The places in its lesson where the term is marked as defined."""
-    found = [(n, name, next(filter(None, mark.groups()))) for n, name, text in texts.get(entry.lesson, [])
-             for mark in MARKED.finditer(text)]
-    return [Place(entry.lesson, n, name, words) for n, name, words in found
-            if entry.pattern.search(words) and not NO_DEFINITION.search(words)]
+    return [Place(entry.lesson, n, name, mark[0]) for n, name, text in texts.get(entry.lesson, [])
+            for mark in MARKED.finditer(text) if entry.pattern.search(mark[0]) and not NO_DEFINITION.search(mark[0])]
 
 
 def too_early(entry: Entry, texts: dict[str, list[tuple[int, str, str]]]) -> list[Place]:

@@ -20,7 +20,7 @@ def decode_e4m3(text: str) -> float:
 
 DECODE_E4M3 = Exercise(1, decode_e4m3, "★★ Build: eight bits, by hand · 7 min", """
 Read fp8 E4M3 from its digits: `decode_e4m3("00111100")` is 1.5. One bit of sign, four of exponent with bias 7, three of
-mantissa. Mind the subnormals, and that E4M3 has no infinity: only the magnitude `1111111` is special, and is NaN.
+mantissa. Mind the subnormals. E4M3 has no infinity; behind the sign, only `1111111` is special: NaN.
 """,
     cases=(Case(("00111000",), about="the exponent field 0111, which is the bias, and no mantissa"),
            Case(("00111100",), about="a one as the first of the mantissa's three digits"),
