@@ -1,9 +1,11 @@
 """The exercise engine: what each kind of answer earns, that no answer breaks or escapes it, and the calls and cards."""
 
 import ast
+import io
 import re
 import shutil
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -99,6 +101,26 @@ def test_verdict(function, status, rung, said):
     verdict = examine(DOUBLE, function)
     assert (verdict.status, rung) == (status, verdict.rung if rung else None), verdict
     assert said in repr(verdict)
+
+
+@pytest.mark.parametrize("function, title, text", [
+    (lambda numbers, factor: None, "○ double: not attempted yet.",
+     "Replace the `...` in its body, run that cell, then this one."),
+    (unwritten, "○ double: not attempted yet.", "It still raises NotImplementedError."),
+    (half_done, "○ double: not attempted yet.", "A `...` is still in its body."),
+    (doubles_in_place, "✗ double: not yet.",
+     "It changes its input: work on a copy, the caller still needs the original."),
+    (lambda numbers, factor: numbers if factor == 1 else double(numbers, factor), "✗ double: not yet.",
+     "The value is right, but it shares memory with the input: a later change to one changes the other. "
+     "Return a new object."),
+    (lambda numbers, factor: sys.exit(3), "✗ double: not yet.",
+     "It ended the program: `exit()` has no place in it. Use `return`."),
+    (lambda numbers, factor: interrupted(numbers, factor), "✗ double: not yet.", "It was interrupted while it ran."),
+    (double, "✓ double: correct.", "Done."),
+])
+def test_the_card_to_the_letter(function, title, text):
+    verdict = examine(replace(DOUBLE, cases=(*DOUBLE.cases, ([5, 6], 1))), function)
+    assert (f"{verdict.mark} {verdict.title}", verdict.text) == (title, text)
 
 
 def steps(x: torch.Tensor, r: int) -> torch.Tensor:
@@ -333,10 +355,41 @@ def test_what_a_function_prints_is_still_seen(capsys):
     assert capsys.readouterr().out == "hello\n" * 3
 
 
-def test_a_late_stop_does_not_hit_what_comes_after():
-    for _ in range(20):
-        assert running.call(time.sleep, (0.012,), 0.01).error is not None or True
-        time.sleep(0.002)  # a stop that came late would be raised here
+def test_what_a_function_prints_is_counted_to_the_letter(capsys):
+    assert running.call(print, ("x" * 19_999,)).error is None, "and the end of the line"
+    assert running.call(print, ("x" * 20_000,)).error is not None
+    assert capsys.readouterr().out == "x" * 19_999 + "\n" + "x" * 20_000
+
+
+def test_what_a_function_prints_is_passed_on_at_once(monkeypatch):
+    class Terminal(io.StringIO):
+        flushed = 0
+
+        def flush(self):
+            self.flushed += 1
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    running.call(lambda: print("wait", flush=True), ())
+    assert sys.stdout.getvalue() == "wait\n" and sys.stdout.flushed == 1
+
+
+def test_the_watcher_keeps_no_program_from_ending():
+    assert running.call(lambda: threading.enumerate()[-1].daemon, ()).value
+
+
+def busy(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def test_a_stop_that_comes_as_the_function_ends_is_the_last():
+    """A watcher that outlives its call throws into all that comes after: it did, where both ended at the same time."""
+    before = threading.active_count()
+    for _ in range(60):
+        running.call(busy, (0.002,), 0.002)
+    busy(0.5)  # a stop that came late would be raised here
+    assert threading.active_count() <= before
     assert running.call(lambda: 3, ()).value == 3
 
 
@@ -349,7 +402,9 @@ def test_a_late_stop_does_not_hit_what_comes_after():
     (Path("a"), "a", False), (torch.ones(2), torch.ones(2), True), (torch.ones(2), torch.ones(3), False),
     (torch.tensor(1.0), 1.0, False), ((1, 2), [1, 2], True), ([(1, 2)], [[1, 2]], True), (torch.tensor([float("inf")]),
     torch.tensor([float("inf")]), True), (torch.tensor([float("inf")]), torch.tensor([1.0]), False),
-    (torch.tensor([float("nan")]), torch.tensor([1.0]), False),
+    (torch.tensor([float("nan")]), torch.tensor([1.0]), False), (1.0, 1.25, False), ("a", "b", False),
+    (torch.ones(2, device="meta"), torch.ones(2, device="meta"), True),
+    (torch.ones(2), torch.ones(2, device="meta"), False), (torch.ones(2, device="meta"), torch.ones(2), False),
 ])
 def test_equal(a, b, same):
     assert compare.equal(a, b) == same
@@ -369,8 +424,21 @@ def test_the_tolerance_is_relative_to_the_largest_number_beside_it():
 
 def test_equal_modules():
     layer, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    assert compare.equal(layer, compare.copied((layer,))[0])
+    twin = compare.copied((layer,))[0]
+    assert compare.equal(layer, twin)
     assert not compare.equal(layer, other)
+    twin.bias.requires_grad = False
+    assert not compare.equal(twin, layer) and not compare.equal(layer, twin), "one is trained, the other frozen"
+    bare = torch.nn.Linear(2, 2, bias=False)
+    bare.weight = layer.weight
+    assert not compare.equal(bare, layer) and not compare.equal(layer, bare), "one has a bias"
+
+
+def test_objects_without_an_equality_of_their_own_are_compared_by_what_they_hold():
+    class Box:
+        def __init__(self, held):
+            self.held = held
+    assert compare.equal(Box([1.0]), Box([1.0 + 1e-9]), 1e-6) and not compare.equal(Box([1.0]), Box([2.0]))
 
 
 values = st.recursive(

@@ -32,6 +32,7 @@ TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bsk-[A-
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 PROGRESS = re.compile(r"\r(?!\n)|\d+(?:\.\d+)?(?:it/s|s/it)\b")
 MARKDOWN_IMAGE = re.compile(r"!\[([^\]]*)\]\(")
+INLINE_IMAGE = re.compile(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]*")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 HTML_ALT = re.compile(r"""\balt\s*=\s*(["'])\s*\S.*?\1""", re.IGNORECASE | re.DOTALL)
 
@@ -68,7 +69,7 @@ def time_on_the_card(notebook: NotebookNode, path: Path) -> Iterator[str]:
     """The card says how long the lesson and its exercises take, as notebook_tools.effort estimates it for all alike."""
     wanted = effort.measure(notebook).card
     if wanted not in notebook.cells[0].source:
-        yield f"the card must say '{wanted}': python -m notebook_tools.effort --write"
+        yield f"the card must say '{wanted}': PYTHONPATH=tests python -m notebook_tools.effort --write"
 
 
 def frame(notebook: NotebookNode, path: Path) -> Iterator[str]:
@@ -267,7 +268,8 @@ def helper_definitions() -> dict[str, dict[str, str]]:
 def _text(output: NotebookNode) -> str:
     """All of an output that is text: the stream, and its data but for images."""
     data = {mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")}
-    return output.get("text", "") + "\n".join(v if isinstance(v, str) else json.dumps(v) for v in data.values())
+    texts = (value if isinstance(value, str) else json.dumps(value) for value in data.values())
+    return output.get("text", "") + INLINE_IMAGE.sub("", "\n".join(texts))
 
 
 def _output_problems(output: NotebookNode) -> Iterator[str]:
