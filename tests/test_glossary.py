@@ -13,7 +13,7 @@ LESSONS = glossary.lessons()
 # notebook_tools.glossary` no longer names comes off this list.
 TO_MEND = {
     "activation", "base model", "bf16", "bottleneck adapter", "clip", "compute dtype", "DoRA", "dynamic map",
-    "instruction tuning", "level", "logit", "nats", "padding", "perplexity", "rank", "rsLoRA", "scale",
+    "level", "logit", "nats", "padding", "perplexity", "rank", "rsLoRA", "scale",
     "singular values", "token"}
 
 
