@@ -103,6 +103,19 @@ def best_awq(weight: torch.Tensor, inputs: Inputs, rounding: Rounding) -> tuple[
     return min(tried, key=lambda found: output_error(found[0] - weight, inputs.moment))
 
 
+def compensate(weight: torch.Tensor, moment: torch.Tensor, j: int, fixed: torch.Tensor) -> torch.Tensor:
+    """The weight (d, k) with column j at `fixed` (d,), and the columns behind it as good as they can then be: (d, k).
+
+    Those before j stay: they are done. No other choice for the rest has a smaller output error, if the rest was at its
+    best before. moment: H (k, k), invertible. Source: arXiv 2210.17323, equation 3, of Hassibi and Stork 1993.
+    """
+    inverse = torch.linalg.inv(moment[j:, j:])
+    moved = weight.clone()
+    moved[:, j:] -= (weight[:, j] - fixed)[:, None] * inverse[0] / inverse[0, 0]
+    moved[:, j] = fixed
+    return moved
+
+
 @torch.no_grad()
 def gptq(weight: torch.Tensor, moment: torch.Tensor, codebook: torch.Tensor, block_size: int = 64,
          damping: float = DAMPING) -> torch.Tensor:
@@ -110,8 +123,8 @@ def gptq(weight: torch.Tensor, moment: torch.Tensor, codebook: torch.Tensor, blo
 
     weight (d, k); moment: H (k, k); codebook: levels in [-1, 1]. A block is `block_size` columns of a row; its absmax
     is taken when its turn comes. With U the upper Cholesky factor of H⁻¹ (`damping` times the mean of H's diagonal is
-    added to it), column j is off by e, and every column i > j gets -e·U[j, i] / U[j, j]: with column j fixed, that is
-    the best that they can do. Source: arXiv 2210.17323, equation 3 and algorithm 1.
+    added to it), column j is off by e, and every column i > j gets -e·U[j, i] / U[j, j]: what `compensate` does, out of
+    one inverse for all columns. Source: arXiv 2210.17323, equation 3 and algorithm 1.
     """
     W, moment = weight.detach().double().clone(), moment.double()
     H = moment + damping * moment.diagonal().mean() * torch.eye(len(moment), dtype=torch.float64)

@@ -16,6 +16,7 @@ from helpers.calibration import (
     awq,
     best_awq,
     collect_inputs,
+    compensate,
     gptq,
     keep_channels,
     loftq,
@@ -106,6 +107,25 @@ def test_gptq_fixes_each_column_and_the_rest_is_the_least_squares_answer(layer):
         wanted = rest_after(j)[:, 0]
         levels = NF4.double()[(wanted[:, None] / absmax[:, None] - NF4.double()).abs().argmin(1)] * absmax
         torch.testing.assert_close(done[:, j], levels, rtol=1e-6, atol=1e-9)
+
+
+def test_the_rest_makes_good_what_it_can(layer):
+    """Against least squares, and step by step the same as `gptq`."""
+    W, _, inputs = layer
+    W, H = W[:5].double(), inputs.moment.double() + 0.01 * torch.eye(64)
+    for j in (0, 7, 62, 63):
+        fixed = W[:, j].round(decimals=1)
+        moved = compensate(W, H, j, fixed)
+        assert torch.equal(moved[:, j], fixed) and torch.equal(moved[:, :j], W[:, :j])
+        S = torch.linalg.cholesky(H)
+        error = torch.zeros_like(W)
+        error[:, j] = fixed - W[:, j]
+        best = torch.linalg.lstsq(S[j + 1:].T, -(error @ S).T).solution.T if j < 63 else W[:, :0]
+        torch.testing.assert_close(moved[:, j + 1:] - W[:, j + 1:], best, rtol=1e-6, atol=1e-9)
+    V, absmax = W.clone(), W.abs().amax(1)
+    for j in range(64):
+        V = compensate(V, H, j, NF4.double()[(V[:, j, None] / absmax[:, None] - NF4).abs().argmin(1)] * absmax)
+    torch.testing.assert_close(V, gptq(W, H, NF4, 64, damping=0), rtol=1e-9, atol=1e-12)
 
 
 def test_gptq_beats_rounding_and_equals_it_where_channels_do_not_speak_to_each_other(layer):

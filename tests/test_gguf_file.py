@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from helpers import ggml
 from helpers.finale import gguf_file
+from helpers.finale.gguf_file import read
 from helpers.lora import add_lora
 from helpers.pocket import load_pocket, world
 from helpers.qlora import quantize_model
@@ -20,10 +21,6 @@ from helpers.qlora import quantize_model
 @pytest.fixture(scope="module")
 def pocket():
     return load_pocket()
-
-
-def read(path):
-    return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
 
 
 def test_float16_comes_back_with_equal_weights(pocket, tmp_path):

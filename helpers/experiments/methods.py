@@ -13,7 +13,10 @@ says nothing about Q4_1, so it is left out here; for the others see `laptop_form
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +48,7 @@ from helpers.pocket.evaluate import MAX_LENGTH, document_losses
 from helpers.quantization import quantize
 
 MORE = experiments.FOLDER / "more_prose.md"
-WINDOWS, SHARE = 8, 0.01
+WINDOWS, SHARE, DRAWS = 8, 0.01, 3
 Apply = Callable[[torch.Tensor, Inputs], tuple[torch.Tensor, float]]  # weight, its inputs -> weight, bits per weight
 
 
@@ -109,6 +112,7 @@ def low_rank(make: Callable[[torch.Tensor, Inputs], tuple[torch.Tensor, torch.Te
 
 INT3, INT4 = integer(3), integer(4)
 NF4_ROUNDING = partial(blocks, codebook=NF4)
+
 
 def methods(r: int) -> list[Method]:
     """All of them, the pairs of rank r."""
@@ -185,6 +189,28 @@ LAPTOP = Ground("laptop_methods", 16, lambda: formats.load()[:2], laptop_text, l
 POCKET = Ground("methods", 4, load_pocket, pocket_text, pocket_score, lambda: {"model": "the pocket Llama"})
 
 
+def complete(record: dict, r: int) -> list[str]:
+    """The cases of which the record has every draw, in the order of `methods`."""
+    drawn = Counter(point["case"] for point in record["points"])
+    return [method.name for method in methods(r) if drawn[method.name] == (DRAWS if method.calibrated else 1)]
+
+
+def excess(record: dict, case: str, against: str = "16 bits") -> tuple[float, float, list[float]]:
+    """How much more a token costs in `case` than in `against`: mean in nats, its standard error, means of the draws.
+
+    Paired: the same documents are compared, each with the mean over its draws. The standard error is of the documents
+    alone, neither of the draws of calibration text nor of the rounding. Raises ValueError for a case that is not there.
+    """
+    rows = {name: [point["losses"] for point in record["points"] if point["case"] == name] for name in (case, against)}
+    if not all(rows.values()):
+        raise ValueError(f"{case!r} and {against!r} are not both in the record: it has {complete(record, 1)}")
+    base = rows[against][0]
+    more = [[a - b for a, b in zip(losses, base, strict=True)] for losses in rows[case]]
+    by_document = [statistics.fmean(values) for values in zip(*more, strict=True)]
+    error = statistics.stdev(by_document) / math.sqrt(len(by_document))
+    return statistics.fmean(by_document), error, [statistics.fmean(values) for values in more]
+
+
 @torch.no_grad()
 def put(layers: dict[str, nn.Linear], original: dict[str, torch.Tensor], inputs: dict[str, Inputs] | None,
         method: Method) -> float:
@@ -204,7 +230,7 @@ def run(ground: Ground, report: Callable[[str], None] = print, names: Sequence[s
     record = experiments.read(ground.name)
     known = {(p["case"], p["draw"]) for p in record["points"]}
     chosen = [method for method in methods(ground.r) if not names or method.name in names]
-    wanted = [(draw, method) for draw in range(3) for method in chosen
+    wanted = [(draw, method) for draw in range(DRAWS) for method in chosen
               if (method.name, draw) not in known and (method.calibrated or not draw)]
     if not wanted:
         return

@@ -1,7 +1,7 @@
 """A Llama as a GGUF file, for llama.cpp, Ollama and LM Studio: one file with configuration, tokens and weights.
 
     write(model, tokenizer, Path("villagers.gguf"), "Q8_0")
-    read = AutoModelForCausalLM.from_pretrained(folder, gguf_file="villagers.gguf")
+    model = read(Path("villagers.gguf"))
 
 Matrices are stored as float16 or in the blocks of helpers/ggml.py, norms in float32. The rows of q and k stand in
 another order in a GGUF: llama.cpp rotates neighbours where transformers rotates halves of a head. Source: llama.cpp,
@@ -10,11 +10,19 @@ convert_hf_to_gguf.py (`LlamaModel.permute`); names and keys are those of the pa
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 import torch
 from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, get_tensor_name_map
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from helpers import ggml
 
@@ -80,6 +88,13 @@ def write(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, path: Pat
     finally:
         writing.unlink(missing_ok=True)
     return path
+
+
+def read(path: Path) -> PreTrainedModel:
+    """The model in a GGUF file as transformers reads it, dequantized: float32, in evaluation mode, without a bar."""
+    with contextlib.redirect_stderr(io.StringIO()):  # of the bar, which nothing else turns off
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    return model.eval()
 
 
 def _configure(writer: GGUFWriter, config: LlamaConfig, kind: str, name: str) -> None:
