@@ -19,6 +19,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.changes = selection.changed() if config.getoption("--quick") else None
+    if getattr(config.option, "nbval_sanitize_with", "") is None:  # where nbval is there, and was told nothing else
+        config.option.nbval_sanitize_with = str(selection.ROOT / "tests" / "nbval.cfg")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -27,9 +29,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return selection.left_out(relative(collection_path), config.changes) or None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow files first: the processes then end together."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slow files first: the processes then end together. Of the exercises, if some changed, only their lessons'."""
     items.sort(key=lambda item: selection.rank(relative(item.path)))
+    if config.changes is not None and (lessons := selection.lessons(config.changes)):
+        from helpers.exercises import registry
+
+        others = {name for name, exercise in registry.exercises().items() if exercise.lesson not in lessons}
+        left = {item for item in items if item.path.name in ("test_exercises.py", "test_corpus.py")
+                and item.name.partition("[")[2].split("/")[0].split("-")[0].rstrip("]") in others}
+        items[:] = [item for item in items if item not in left]
+        config.hook.pytest_deselected(items=list(left))
 
 
 def relative(path: Path) -> str:

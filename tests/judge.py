@@ -6,7 +6,8 @@ misleading. The judgement is kept in tests/corpus/judged.json together with the 
 changes, the judgement is void and has to be made again. By now every answer of the corpus has been read while the
 cards were mended, so that the figures tell how well the cards do for these; what they do for others only new answers
 would tell. `--open` prints the cards without a valid judgement
-(`--open scale_rows`: of one exercise), and `--write FILE` takes judgements from a JSON file {key: judgement}.
+(`--open scale_rows`: of one exercise), and `--write FILE` takes judgements from a JSON file {key: judgement}, seconds
+each. Without either every answer is judged: minutes.
 """
 
 from __future__ import annotations
@@ -73,15 +74,16 @@ def main() -> None:
     keyed, record = answers(), judged()
     if arguments.open and arguments.open not in registry.exercises():
         raise SystemExit(f"no exercise is called {arguments.open!r}")
-    cards = {key: verdict(answer) for key, answer in keyed.items()
-             if not answer.right and arguments.open in (None, "", answer.exercise)}
     if arguments.write:
         for key, judgement in json.loads(arguments.write.read_text(encoding="utf-8")).items():
-            if judgement not in JUDGEMENTS:
-                raise SystemExit(f"{key}: {judgement!r} is none of {', '.join(JUDGEMENTS)}")
-            record[key] = {"said": said(cards[key]), "judgement": judgement}
+            if key not in keyed or judgement not in JUDGEMENTS:
+                raise SystemExit(f"{key}: {judgement!r}: no such answer, or none of {', '.join(JUDGEMENTS)}")
+            record[key] = {"said": said(verdict(keyed[key])), "judgement": judgement}
         record = {key: record[key] for key in keyed if key in record}
         RECORD.write_text(json.dumps(record, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+        return
+    cards = {key: verdict(answer) for key, answer in keyed.items()
+             if not answer.right and arguments.open in (None, "", answer.exercise)}
     if arguments.open is not None:
         for key, card in cards.items():
             if record.get(key, {}).get("said") != said(card):

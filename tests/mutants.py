@@ -4,7 +4,8 @@ mutmut makes the mutants and runs the tests that reach each, in a fresh clone of
 is judged by its own tests, named below. Left as they are: what a `raise` says, sentences to return, docstrings, types,
 numbers outside of functions. mutmut passes over decorated functions, so in the clone a decorator becomes a call below
 the function. What survives is printed as a difference; tests/survivors.md says why the known ones may. All 7,000 take
-hours on two cores; SAMPLE=60 takes so many of each module, evenly spread. Needs fork: not on Windows.
+hours on two cores; SAMPLE=60 takes so many of each module, evenly spread. CHILDREN=1 leaves a core for other work.
+Needs fork: not on Windows.
 """
 
 from __future__ import annotations
@@ -29,16 +30,29 @@ GROUPS = (  # modules, and the tests that judge them
     (("helpers/low_rank.py",), ("test_explorers_ranks.py",)),
     (("helpers/floats.py",), ("test_floats.py",)),
     (("helpers/preferences.py",), ("test_preferences.py",)),
-    (tuple(f"helpers/exercises/{name}.py"
-           for name in ("engine", "running", "compare", "ladder", "quantities", "places", "probes", "slips", "draws")),
-     ("test_exercise_engine.py", "test_ladder.py", "test_places.py", "test_showing.py", "test_slips.py")),
+    (tuple(f"helpers/exercises/{name}.py" for name in ("ladder", "quantities", "places", "probes", "slips", "draws")),
+     ("test_ladder.py", "test_places.py", "test_showing.py", "test_slips.py")),
+    (tuple(f"helpers/exercises/{name}.py" for name in ("engine", "running", "compare")),
+     ("test_exercise_engine.py", "test_showing.py")),
     (tuple(f"helpers/memory/{name}.py" for name in ("ledger", "forecast", "peak", "tracing", "card")),
      ("test_memory.py", "test_memory_trace.py")),
 )
 LONG = (  # of what these say, shorter tests say enough
     "test_nf4_equals_bitsandbytes_bit_for_bit_on_a_hundred_million_weights", "test_the_whole_of_llama_2_7b",
     "test_huge_answers_are_shown_short", "test_any_two_answers_can_be_set_side_by_side",
-    "test_no_pair_of_answers_breaks_the_ladder", "test_a_factor_or_an_offset_that_is_named_is_there")
+    "test_no_pair_of_answers_breaks_the_ladder", "test_a_factor_or_an_offset_that_is_named_is_there",
+    "test_the_first_difference_is_shown", "test_a_stop_that_comes_as_the_function_ends_is_the_last")
+
+SHORTEST_FIRST = """
+
+def pytest_collection_modifyitems(items):
+    import json
+    try:
+        times = json.loads(Path("mutmut-stats.json").read_text())["duration_by_test"]
+    except OSError:  # they are being measured
+        times = {}
+    items.sort(key=lambda item: times.get(item.nodeid, 0.0))
+"""  # most mutants die of the first test that calls them: behind the course's own conftest, in place of its order
 
 
 def undecorated(code: str) -> str:
@@ -77,6 +91,8 @@ def prepare(clone: Path) -> None:
     for module in (module for modules, _ in GROUPS for module in modules):
         path = clone / module
         path.write_text(undecorated(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with (clone / "conftest.py").open("a", encoding="utf-8") as conftest:
+        conftest.write(SHORTEST_FIRST)
 
 
 def mutate(clone: Path, modules: Sequence[str], tests: Sequence[str], sample: int = 0) -> dict[str, dict[str, int]]:
@@ -88,7 +104,7 @@ def mutate(clone: Path, modules: Sequence[str], tests: Sequence[str], sample: in
         mutmut(clone, "run", "no such mutant")  # makes them all, finds the tests that reach each, and then complains
         for made in map(list, codes(clone, modules).values()):
             chosen += [made[n * len(made) // sample] for n in range(sample)] if sample < len(made) else made
-    done = mutmut(clone, "run", "--max-children", "2", *chosen)
+    done = mutmut(clone, "run", "--max-children", os.environ.get("CHILDREN") or "2", *chosen)
     found = {module: {name: code for name, code in given.items() if not chosen or name in chosen}
              for module, given in codes(clone, modules).items()}
     if done.returncode or any(None in given.values() for given in found.values()):

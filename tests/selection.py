@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,6 +64,14 @@ def left_out(name: str, changes: Iterable[str]) -> bool:
         return False
     subject = Path(name).stem.removeprefix("test_")
     return subject not in {subject for change in changes for subject in _subjects(change)}
+
+
+def lessons(changes: Iterable[str]) -> set[int] | None:
+    """The lessons whose exercises changed; None where a change concerns all exercises, or none does."""
+    changed = [change for change in changes if _subjects(change) == {"corpus", "exercises"}
+               and change != "tests/corpus/judged.json"]  # which goes with the answers that were judged
+    found = [re.match(r"(?:helpers/exercises|tests/corpus)/lesson_(\d\d)(?:/|\.py$)", change) for change in changed]
+    return {int(match[1]) for match in found} if found and all(found) else None
 
 
 def rank(name: str) -> int:

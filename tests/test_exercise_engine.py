@@ -1,9 +1,11 @@
 """The exercise engine: what each kind of answer earns, that no answer breaks or escapes it, and the calls and cards."""
 
 import ast
+import io
 import re
 import shutil
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -101,6 +103,26 @@ def test_verdict(function, status, rung, said):
     assert said in repr(verdict)
 
 
+@pytest.mark.parametrize("function, title, text", [
+    (lambda numbers, factor: None, "○ double: not attempted yet.",
+     "Replace the `...` in its body, run that cell, then this one."),
+    (unwritten, "○ double: not attempted yet.", "It still raises NotImplementedError."),
+    (half_done, "○ double: not attempted yet.", "A `...` is still in its body."),
+    (doubles_in_place, "✗ double: not yet.",
+     "It changes its input: work on a copy, the caller still needs the original."),
+    (lambda numbers, factor: numbers if factor == 1 else double(numbers, factor), "✗ double: not yet.",
+     "The value is right, but it shares memory with the input: a later change to one changes the other. "
+     "Return a new object."),
+    (lambda numbers, factor: sys.exit(3), "✗ double: not yet.",
+     "It ended the program: `exit()` has no place in it. Use `return`."),
+    (lambda numbers, factor: interrupted(numbers, factor), "✗ double: not yet.", "It was interrupted while it ran."),
+    (double, "✓ double: correct.", "Done."),
+])
+def test_the_card_to_the_letter(function, title, text):
+    verdict = examine(replace(DOUBLE, cases=(*DOUBLE.cases, ([5, 6], 1))), function)
+    assert (f"{verdict.mark} {verdict.title}", verdict.text) == (title, text)
+
+
 def steps(x: torch.Tensor, r: int) -> torch.Tensor:
     """The multiples of r that are nearest to x, as a stand-in for a solution on tensors."""
     return (x / r).round() * r
@@ -128,6 +150,43 @@ STEPS = Exercise(99, steps, "★ Steps · 1 min", "Steps.", hints=("a", "b"), mo
 def test_what_is_said_of_an_answer_nobody_registered(answer, rung, said):
     verdict = examine(STEPS, answer)
     assert verdict.rung == rung and said in verdict.text, verdict
+
+
+def fails(message):
+    raise ValueError(message)
+
+
+@pytest.mark.parametrize("answer, rung, text", [
+    (lambda x, r: steps(x, r) + torch.rand(len(x)), "random",
+     "It gives another answer at each call: something in it is drawn at random."),
+    (lambda x, r: torch.where(x < 0, torch.nan, steps(x, r)), "finite",
+     "Right before, wrong here: negative numbers. NaN came at 2 of 5 places, where a number belongs: was something "
+     "divided by zero, or did it overflow?"),
+    (lambda x, r: torch.where(x < 0, steps(x, r) + 1.5, steps(x, r)), "places",
+     "Right before, wrong here: negative numbers. Right except where `x` is negative."),
+    (lambda x, r: steps(x, r).double(), "kind",
+     "The dtype is torch.float64, torch.float32 was expected; the values are right once converted."),
+    (lambda x, r: steps(x, r) if x.min() >= 0 else steps(x, r).tolist(), "kind",
+     "Right before, wrong here: negative numbers. A list of 5 came, a torch.float32 tensor of shape (5,) was "
+     "expected."),
+    (lambda x, r: steps(x, r) * (1 if r == 9 else 1.37), "scale",
+     "Right before, wrong here: numbers between. It is 1.37 times too large, everywhere alike."),
+    (lambda x, r: steps(x, 9), "ignored",
+     "Right before, wrong here: numbers between. `r` has no effect: in all that was tried the answer stays the same. "
+     "It answers as if `r` were 9."),
+    (lambda x, r: steps(x, r) + 1.5 if len(x) == 4 else x.sin(), "offset",
+     "Wrong here: multiples already. It is 1.5 too large, everywhere alike."),
+    (lambda x, r: steps(x, r) + 2 * r, "offset",
+     "Wrong here: multiples already. It is 18 too large, everywhere alike, which is 2 times `r`."),
+    (lambda x, r: (x.bfloat16().float() / r).round() * r, "as if", "It answers as if `x` were rounded to bfloat16."),
+    (lambda x, r: steps(x, r) if len(x) == 4 else fails("y" * 500), "raised",
+     "Right before, wrong here: numbers between. A value of this input is not one that the code can take."),
+    (lambda x, r: torch.cat([steps(x, r)[:-1], x[-1:] + 3.5]), "about", "Wrong here: multiples already."),
+])
+def test_what_is_said_to_the_letter(answer, rung, text):
+    verdict = examine(STEPS, answer)
+    assert (verdict.rung, verdict.text) == (rung, text)
+    assert all(len(value) <= 300 for _, value in verdict.details), "however long the exception's message is"
 
 
 @pytest.mark.parametrize("answer, told", [
@@ -167,6 +226,13 @@ def test_a_mistake_must_agree_on_most_inputs():
                        mistakes=(Mistake("Minus three.", lambda numbers, factor: [-3 * n for n in numbers]),))
     assert examine(exercise, lambda numbers, factor: [-3 * n for n in numbers]).index == 0
     assert examine(exercise, lambda numbers, factor: [-factor * n for n in numbers]).rung == "sign"
+
+
+def test_a_mistake_may_be_made_of_several_substitutions():
+    (face,) = DOUBLE.faces(Mistake("x", ("factor * n", "n * factor", "in numbers", "in numbers[1:]")))
+    assert face([1, 2, 5], 3) == [6, 15]
+    with pytest.raises(ValueError, match="zip"):
+        DOUBLE.faces(Mistake("x", ("factor", "3", "in numbers")))
 
 
 def test_a_substitution_that_does_not_occur_is_an_author_s_error():
@@ -289,6 +355,13 @@ def forever_and_catching(numbers, factor):
             pass
 
 
+def forever_and_stubborn(numbers, factor):
+    try:
+        forever(numbers, factor)
+    except BaseException:
+        forever(numbers, factor)
+
+
 def forever_printing(numbers, factor):
     while True:
         print("still here")
@@ -304,6 +377,7 @@ def interrupted(numbers, factor):
 
 @pytest.mark.parametrize("function, said", [
     (forever, "a loop never end"), (forever_and_catching, "a loop never end"),
+    (forever_and_stubborn, "a loop never end"),
     (forever_printing, "It printed more than 20,000"),
     (recursive, "It calls itself without an end"), (lambda n, f: sys.exit(3), "`exit()` has no place"),
     (interrupted, "It was interrupted"), (lambda n, f: [0] * 10**16, "more memory than there is"),
@@ -333,10 +407,41 @@ def test_what_a_function_prints_is_still_seen(capsys):
     assert capsys.readouterr().out == "hello\n" * 3
 
 
-def test_a_late_stop_does_not_hit_what_comes_after():
-    for _ in range(20):
-        assert running.call(time.sleep, (0.012,), 0.01).error is not None or True
-        time.sleep(0.002)  # a stop that came late would be raised here
+def test_what_a_function_prints_is_counted_to_the_letter(capsys):
+    assert running.call(print, ("x" * 19_999,)).error is None, "and the end of the line"
+    assert running.call(print, ("x" * 20_000,)).error is not None
+    assert capsys.readouterr().out == "x" * 19_999 + "\n" + "x" * 20_000
+
+
+def test_what_a_function_prints_is_passed_on_at_once(monkeypatch):
+    class Terminal(io.StringIO):
+        flushed = 0
+
+        def flush(self):
+            self.flushed += 1
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    running.call(lambda: print("wait", flush=True), ())
+    assert sys.stdout.getvalue() == "wait\n" and sys.stdout.flushed == 1
+
+
+def test_the_watcher_keeps_no_program_from_ending():
+    assert running.call(lambda: threading.enumerate()[-1].daemon, ()).value
+
+
+def busy(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def test_a_stop_that_comes_as_the_function_ends_is_the_last():
+    """A watcher that outlives its call throws into all that comes after: it did, where both ended at the same time."""
+    before = threading.active_count()
+    for _ in range(60):
+        running.call(busy, (0.002,), 0.002)
+    busy(0.5)  # a stop that came late would be raised here
+    assert threading.active_count() <= before
     assert running.call(lambda: 3, ()).value == 3
 
 
@@ -349,7 +454,9 @@ def test_a_late_stop_does_not_hit_what_comes_after():
     (Path("a"), "a", False), (torch.ones(2), torch.ones(2), True), (torch.ones(2), torch.ones(3), False),
     (torch.tensor(1.0), 1.0, False), ((1, 2), [1, 2], True), ([(1, 2)], [[1, 2]], True), (torch.tensor([float("inf")]),
     torch.tensor([float("inf")]), True), (torch.tensor([float("inf")]), torch.tensor([1.0]), False),
-    (torch.tensor([float("nan")]), torch.tensor([1.0]), False),
+    (torch.tensor([float("nan")]), torch.tensor([1.0]), False), (1.0, 1.25, False), ("a", "b", False),
+    (torch.ones(2, device="meta"), torch.ones(2, device="meta"), True),
+    (torch.ones(2), torch.ones(2, device="meta"), False), (torch.ones(2, device="meta"), torch.ones(2), False),
 ])
 def test_equal(a, b, same):
     assert compare.equal(a, b) == same
@@ -369,8 +476,21 @@ def test_the_tolerance_is_relative_to_the_largest_number_beside_it():
 
 def test_equal_modules():
     layer, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    assert compare.equal(layer, compare.copied((layer,))[0])
+    twin = compare.copied((layer,))[0]
+    assert compare.equal(layer, twin)
     assert not compare.equal(layer, other)
+    twin.bias.requires_grad = False
+    assert not compare.equal(twin, layer) and not compare.equal(layer, twin), "one is trained, the other frozen"
+    bare = torch.nn.Linear(2, 2, bias=False)
+    bare.weight = layer.weight
+    assert not compare.equal(bare, layer) and not compare.equal(layer, bare), "one has a bias"
+
+
+def test_objects_without_an_equality_of_their_own_are_compared_by_what_they_hold():
+    class Box:
+        def __init__(self, held):
+            self.held = held
+    assert compare.equal(Box([1.0]), Box([1.0 + 1e-9]), 1e-6) and not compare.equal(Box([1.0]), Box([2.0]))
 
 
 values = st.recursive(
@@ -421,11 +541,11 @@ def named(name):
 def test_unknown_names_are_met_with_help():
     verdict = check(named("mask_label"))
     assert verdict.status == "unknown" and "Did you mean `mask_labels`?" in repr(verdict)
-    assert "Lesson 10's exercises" in repr(verdict) and "`to_messages`" in repr(verdict)
+    assert "Lesson 10's exercises" in repr(verdict) and "`share_moved`" in repr(verdict)
     assert "`model_bytes`" not in repr(verdict)
     check(named("model_bytes"))
     assert "Lesson 00's exercises: `model_bytes`." in repr(check(named("zzzz"))), "the lesson at hand"
-    check(named("to_messages"))
+    check(named("share_moved"))
     assert "Lesson 10's exercises: " in repr(check(named("zzzz")))
     check(named("model_bytes"))
     assert "Lesson 00's exercises: " in repr(check(named("zzzz"))), "that of the latest check, though not the first"

@@ -74,20 +74,20 @@ def notebook(*names):
 
 
 def test_cells_are_added_behind_the_last_exercise():
-    book = notebook("absmax_codes", "zeropoint_values")
+    book = notebook("absmax_quantize", "zeropoint_values")
     assert tool.place_cells(book, EXERCISES["calibrated_codes"]) == "added"
     assert [c.source for c in book.cells] == [c.source for c in notebook(
-        "absmax_codes", "zeropoint_values", "calibrated_codes").cells]
+        "absmax_quantize", "zeropoint_values", "calibrated_codes").cells]
 
 
 def test_cells_are_rewritten_where_they_stand():
-    book = notebook("absmax_codes", "zeropoint_values")
+    book = notebook("absmax_quantize", "zeropoint_values")
     whole, ids = [c.source for c in book.cells], [c.id for c in book.cells]
-    book.cells[1].source, book.cells[2].source = "### old", "def absmax_codes(x):\n    ..."
-    assert tool.place_cells(book, EXERCISES["absmax_codes"]) == "rewritten"
+    book.cells[1].source, book.cells[2].source = "### old", "def absmax_quantize(x):\n    ..."
+    assert tool.place_cells(book, EXERCISES["absmax_quantize"]) == "rewritten"
     assert [c.source for c in book.cells] == whole and [c.id for c in book.cells] == ids
 
 
 def test_a_notebook_without_exercises_is_refused():
     with pytest.raises(ValueError, match="by hand"):
-        tool.place_cells(notebook(), EXERCISES["absmax_codes"])
+        tool.place_cells(notebook(), EXERCISES["absmax_quantize"])

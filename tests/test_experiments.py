@@ -51,12 +51,12 @@ def test_the_record_is_of_the_cases_that_the_code_describes(name):
     cases = importlib.import_module(f"helpers.experiments.{name}").CASES
     assert {"torch", "transformers", "peft", "bitsandbytes"} <= set(record["made_with"])
     assert len(record["points"]) == len(found)
-    assert found.keys() == {(case.name, seed) for case in cases for seed in experiments.SEEDS}
+    assert found.keys() == {(case.name, seed) for case in cases for seed in case.seeds}
     for case in cases:
         model = case.prepare(load_pocket()[0])
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad) if case.lr else 0
         scores = {score.__name__ for score in case.scores}
-        for seed in experiments.SEEDS:
+        for seed in case.seeds:
             point = found[case.name, seed]
             assert (point["trained"], point["lr"], point["steps"]) == (trained, case.lr, case.steps if case.lr else 0)
             assert point.keys() == {"case", "seed", "trained", "lr", "steps", "loss"} | scores

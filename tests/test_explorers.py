@@ -5,13 +5,18 @@ What each of them computes is tested in a file of its own.
 
 from __future__ import annotations
 
+import base64
 import functools
+import html
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import ipywidgets as widgets
 import numpy as np
@@ -19,13 +24,18 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbval.plugin import get_sanitize_patterns
 from test_explorers_mixture import mixture
 from test_explorers_village import small_village
 
+from helpers import plots
 from helpers.explorers.blocks import wall_in
+from helpers.explorers.checks import number, one_of, said, whole
 from helpers.explorers.costs import what_does_it_cost
 from helpers.explorers.family import choose_method
-from helpers.explorers.frame import WIDGET_VIEW, Explorer, number, one_of, said, whole
+from helpers.explorers.frame import WIDGET_VIEW, Explorer
 from helpers.explorers.ledger import which_card
 from helpers.explorers.levels import drag_levels
 from helpers.explorers.live_loss import LiveLoss
@@ -35,6 +45,7 @@ from helpers.explorers.numbers import flip_bits
 from helpers.explorers.outliers import meet_the_outlier
 from helpers.explorers.paging import page_the_optimizer
 from helpers.explorers.ranks import cut_to_rank
+from helpers.explorers.still import settings as settings_of
 from helpers.floats import BF16, FP4_E2M1, FP16
 from helpers.pocket.world import make_world
 
@@ -143,12 +154,98 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("make", [*dict.fromkeys(case.make for case in CASES.values()), LiveLoss])
-def test_it_is_a_line_of_text_where_no_widget_can_be_shown(make):
+MAKERS = [*dict.fromkeys(case.make for case in CASES.values()), LiveLoss]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_where_no_widget_can_be_shown_it_is_a_line_of_text_or_stands_still(make, monkeypatch):
     explorer = make()
-    assert explorer._repr_mimebundle_() == {"text/plain": explorer.text, WIDGET_VIEW: {
-        "version_major": 2, "version_minor": 0, "model_id": explorer.ui.model_id}}
+    view = {"version_major": 2, "version_minor": 0, "model_id": explorer.ui.model_id}
+    assert explorer._repr_mimebundle_() == {
+        "text/plain": explorer.text, "text/html": explorer.still(), WIDGET_VIEW: view}
     assert 40 < len(explorer.text) < 120 and "\n" not in explorer.text and "JupyterLab" in explorer.text
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    assert set(explorer._repr_mimebundle_()) == {"text/plain", WIDGET_VIEW}
+
+
+def numbers(text: str) -> set[str]:
+    return set(re.findall(r"\d[\d.,]*\d|\d", text))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_still_frame_says_what_the_report_says_without_what_a_sanitizer_drops(name):
+    make, good, _, method = CASES[name]
+    explorer = make()
+    at_first = explorer.still()
+    getattr(explorer, method)(**good)
+    still = explorer.still()
+    assert still != at_first == make().still() and explorer.text in still
+    page = Page(still)
+    assert {tag for tag, _ in page.seen} <= {"b", "br", "div", "img", "p", "pre", "small", "span", "table", "td", "th",
+                                             "tr"}, "GitHub and JupyterLab let these through"
+    assert not re.search(r"<script|<style|\bon\w+=|currentColor", still)
+    said = html.unescape(re.sub("<[^>]*>", " ", still)) + " ".join(look.get("alt", "") for _, look in page.seen)
+    assert numbers(explorer.report()) - {"0.00"} <= numbers(said)  # what takes no memory stands in no legend
+    for _, look in page.seen:
+        kind, _, file = look.get("src", "").partition(";base64,")
+        if kind == "data:image/svg+xml":
+            drawing = ElementTree.fromstring(base64.b64decode(file))
+            first = drawing.find("{http://www.w3.org/2000/svg}rect").attrib
+            assert look["alt"] and drawing.attrib["color"] == plots.INK and 1 <= float(drawing.attrib["width"]) <= 800
+            if len(drawing) > 1:  # more than a bar or a square of a legend: it has paper of its own
+                sides = [first[side] for side in ("x", "y", "width", "height")]
+                assert first["fill"] == plots.PAPER and drawing.attrib["viewBox"].split() == sides
+
+
+@pytest.mark.parametrize("name, said, unsaid", [
+    ("blocks", ["Block size: 64", "Outliers of size: 48 σ", "How many: 64", "Code in blocks: NF4"], []),
+    ("ledger", ["Model: Llama-2-7B", "Rank r: 16", "gradient checkpointing: yes"], []),
+    ("lora", ["q_proj: yes", "down_proj: yes", "Alpha α: 16"], []),
+    ("merging", ["‖ΔW‖ / ‖W‖: 0.1", "Added to: dequantized"], []),
+    ("levels", ["Start from: NF4", "Code: 8", "Level: 0.07958"], ["Reset"]),
+    ("mixture", ["Instruction rows: yes", "Prose: no", "Beside it: nothing"], []),
+    ("village", [f"Villager: {HELD_OUT[0].name}"], ["Or ask"]),
+    ("bits", ["Number: 200", "Format: bf16"], ["0: ", "1: "])])
+def test_the_settings_stand_in_words_beside_the_still_frame(name, said, unsaid):
+    (words, *_) = re.findall("<p>(.*?)</p>", CASES[name].make().still())
+    told = html.unescape(words).split(" · ")
+    assert set(said) <= set(told) and not any(line.startswith(word) for word in unsaid for line in told)
+
+
+def test_a_setting_that_cannot_be_moved_is_not_told():
+    explorer = choose_method("bottleneck adapter", 32)
+    assert "32" in dict(settings_of(explorer.ui)).values()
+    explorer.set(method="head only")
+    assert len(dict(settings_of(explorer.ui))) == 2
+
+
+def test_the_still_loss_is_the_curve_so_far():
+    live = LiveLoss(every=0)
+    assert "<img" not in live.still() and "will appear" in live.still()
+    live.add(3, 1.5)
+    assert 'alt="Loss 1.5 at step 3"' in live.still()
+
+
+def test_strict_nbval_compares_the_words_of_a_still_frame_and_not_its_pixels(request):
+    patterns = get_sanitize_patterns(Path(request.config.option.nbval_sanitize_with).read_text())
+
+    def compared(explorer: Explorer) -> str:
+        return functools.reduce(lambda text, pair: re.sub(*pair, text), patterns, explorer.still())
+
+    first, drawn_otherwise, other_words = wall_in(), wall_in(), wall_in(magnitude=96)
+    drawn_otherwise.shown.value = drawn_otherwise.shown.value.replace("base64,iVBOR", "base64,iWBOR")
+    assert first.still() != drawn_otherwise.still() and compared(first) == compared(drawn_otherwise)
+    assert len(compared(first)) < 3000 and compared(first) != compared(other_words)
+
+
+def test_still_frames_survive_jupyterlabs_and_nbconverts_html():
+    """nbconvert takes text/html before text/plain; JupyterLab ranks the widget at -10, text/html at 50."""
+    explorer = wall_in()
+    data = {key: value for key, value in explorer._repr_mimebundle_().items() if key != WIDGET_VIEW}
+    cell = new_code_cell("wall_in()", outputs=[new_output("execute_result", data, execution_count=1)])
+    body, _ = HTMLExporter().from_notebook_node(new_notebook(cells=[cell]))
+    assert f'alt="{html.escape(re.findall("alt=.(.*?). style", explorer.still())[0], quote=False)}"' in body
+    assert "Block size: 64 · " in body and "error of the rest" in body
 
 
 def test_it_is_made_of_old_and_plain_widgets_with_labels_and_reads_on_light_and_dark_pages(case):

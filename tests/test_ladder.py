@@ -1,6 +1,7 @@
 """The ladder of properties, places and probes: each rung names what it is made for, and says nothing that is not so."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,17 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.exercises import ladder, places, probes
-from helpers.exercises.compare import equal
+from helpers.exercises.compare import equal, show
 from helpers.exercises.places import Trial
 from helpers.exercises.quantities import Quantities
 
 T = torch.tensor
 E = T([1.5, -2.0, 0.5, 4.0, -3.5, 2.5])  # an expected answer with nothing special about it
 M = T([[1.5, -2.0, 0.5], [4.0, -3.5, 2.5], [7.0, 0.25, -6.0]])
+D = E.abs().double()
 WHOLE = T([3, -2, 5, 7, -6, 1])
 
 
-@pytest.mark.parametrize("got, expected, rung, said", [
+CASES = [
     (None, E, "kind", "returned None"),
     (E, None, "kind", "The answer is None here"),
     (E.half(), E, "kind", "the values are right once converted"),
@@ -97,7 +99,7 @@ WHOLE = T([3, -2, 5, 7, -6, 1])
     (31743.0, 65504.0, "form", "the bit pattern of what was expected, in float16"),
     (E.half() * 1.001, E.half(), "precision", "rounded to float16 on the way already"),
     (T([1.5, 2.7, 3.1]).half().float(), T([1.5, 2.7, 3.1]), "precision", "2 of 3 numbers came rounded to float16"),
-    (E.exp(), E, "form", "e to the power"),
+    (D.exp(), D, "form", "e to the power"),
     ("abc ", "abc", "text", "white space at its ends"),
     ("ABC", "abc", "text", "capitals"),
     ("a b\nc", "a bc", "text", "white"),
@@ -105,10 +107,83 @@ WHOLE = T([3, -2, 5, 7, -6, 1])
     ("the town", "the town of", "text", "A part is missing"),
     ("cab", "abc", "order", "letters"),
     ({"a": 2, "b": 5}, {"a": 1, "b": 5}, "offset", "The value of 'a' is wrong, the rest is right"),
-])
+]
+HIGH = T([[1.5, -2.0], [4.0, -3.5], [7.0, 0.25], [0.5, 2.5]])
+MORE = [  # the same rungs at their ends, where one step further another sentence is true, or none
+    (None, None), (True, 1), ("a", None), (M, [1.0]), (T([[4.0]]), E), (torch.ones(2, 3), torch.ones(7)), (HIGH, E),
+    (T([[1.0, 2], [3, 4], [5, 6]]), T([[1.0, 2, 3], [4, 5, 6]])), (torch.zeros(3, 1), M[:2]), (M[1:], M), (M[:2], M),
+    (torch.cat([M, M]), M), (torch.cat([M[1:], M]), M), (torch.zeros(9), E), (torch.zeros(5), E[:4]), (M[0], M),
+    (torch.zeros(2, 2), torch.zeros(3, 3)), (E.double(), E), (WHOLE.float(), WHOLE), (T(2.0), T([2.0])),
+    ([1], {"a": 1}), ({"b": 1}, {"a": 1}), ({"a": "x"}, {"a": 1}), ({}, {"a": 1}), (("a",) * 5 + (1,), ("a",) * 6),
+    (("a",) * 4 + (1, "a"), ("a",) * 6), (["a", "b"], ["a", 1]), ([1], []), ([1, 2], [1, 2, 3, 4]),
+    ([3, 4], [1, 2, 3, 4]), ([1, 2, 3, 4], [1, 2]), ([5, 6, 7], [1, 2]), ([1, 2, 3], [1, 3]), ([9, 1, 2], [1, 2]),
+    ([1.0], [1]), ([1, 2.0], [1, 2]), ((), (1,)), (math.nan, 3.0), (T([math.inf, math.nan, 1.0]), E[:3]),
+    (3.0, math.nan), (E[:3], T([1.5, math.nan, math.inf])), (torch.ones(3), E[:3]), (torch.ones(2), E[:2]),
+    (torch.ones(3), torch.zeros(3)), (-torch.ones(6), E), (T([0.0, 1, 2]), T([0.0, 0, 0])),
+    (T([0.0, -1, 2, 5]), T([0.0, 1, -2, -5])), (T([0.0, 1, -2, 5]), T([0.0, 1, 2, 5])), (E * 1.0005, E),
+    (E * 1.002, E), (E * -1.002, E), (6.0, 3.0), (1.5, 3.0), (-6.0, 3.0), (21.3, 3.0), (E * 0, E),
+    (T([0.0, 2, 4]), T([1.0, 1, 2])), (T([0.0, 2, 4, 7]), T([0.0, 1, 2, 3.5])), (E - 1, E), (E + 0.5, E),
+    (E + 1e-6, E), (11, 3), (11.5, 3.0), (WHOLE - 8, WHOLE), (4.0, 3.0), (2, 3),
+    (T([255, 2, -3, 4, 7]), T([-1, 2, -3, 4, 7])), (T([256, 2, -3, 4, 7]), T([0, 2, -3, 4, 7])),
+    (T([-128, 2, 3, 4, 7]), T([128, 2, 3, 4, 7])), (T([-1, 2, 3, 4, 7]), T([65535, 2, 3, 4, 7])),
+    (T([-1, 2, 3, 4, 7]), T([2**32 - 1, 2, 3, 4, 7])), (T([-1, 2, 3, 4, 7]), T([15, 2, 3, 4, 7])), (-1, 255),
+    (T([-128, 2, 3, 4, 7]), T([-384, 2, 3, 4, 7])), (T([-129, 2, 3, 4, 7]), T([-385, 2, 3, 4, 7])),
+    (HIGH.flip(0), HIGH), (HIGH.flip(1), HIGH), (HIGH.roll(1, 0), HIGH), (HIGH.roll(-1, 0), HIGH),
+    (HIGH[[1, 0, 3, 2]], HIGH), (HIGH.T.reshape(4, 2), HIGH), (M.T.contiguous().roll(1, 0), M),
+    (E[:2].flip(0), E[:2]), (T([2.0, 1.0, 3.0]), T([1.0, 2.0, 3.0])), (T([3.0, 1.0, 2.0]), T([1.0, 2.0, 3.0])),
+    (E[:1] + 0.3, E[:1]), (torch.cat([T([9.0]), E[:3]]), E[:4]), (torch.cat([T([9.0]), E[:2]]), E[:3]),
+    (T([7.0, 1, 1, 1]), T([1.0, 1, 1, 1])), (torch.cat([HIGH[1:], HIGH[:1] + 3]), HIGH),
+    (T([1, 2, 3, 5]), T([1, 2, 3, 4])), (T([1, 2, 4]), T([1, 2, 3])), (T([1, 2, 3, 6]), T([1, 2, 3, 4])),
+    (T([1.5, 2.0, 3.0, 5.0]), T([1.5, 2.0, 3.0, 4.0])), (T([0, 3, 2, 5]), T([1, 2, 3, 4])),
+    (E[:4].clamp(-1, 9), E[:4]), (E[:4].clamp(-1, 2), E[:4]), (E[:3].clamp(-1, 1), E[:3]), (E.clamp(-9, 1.5), E),
+    (0.25, 0.5), (0, 1), (0.5, 2.0), (3.0, 9.0), (1 - E, E), (D.log(), D), (D.log2(), D), (2**D, D), (E.round(), E),
+    (E.floor(), E), (E.round(decimals=1), E + 0.04), (0.5, 0.5625), (0.562, 0.5625 - 1e-4), (-4.0, 0.1),
+    (T(0x3FC0), T(1.5)), (T(0x3FC00000), T(1.5)), (8, 15), (T(8.0), T(13.0)), (2 - 3 * E, E), (E[:3] * 3 + 1, E[:3]),
+    (T([3.0, -1, 5, 0]), T([1.0, 5, -1, 4])), (E + T([1e-2, 0, 0, 0, 0, 0]), E), (E + T([3e-2, 0, 0, 0, 0, 0]), E),
+    (E * (1 + T([1, -1, 1, -1, 1, -1]) * 2**-9), E), (E * (1 + T([1, -1, 1, -1, 1, -1]) * 2**-12), E),
+    (E * (1 + T([1, -1, 1, -1, 1, -1]) * 2**-10.5), E), (E * (1 + T([1, -1, 1, -1, 1, -1]) * 2**-10), E),
+    (E.half() + T([0.1, 0, 0, 0, 0, 0]).half(), E.half()),
+    (E.half() + T([0.3, 0, 0, 0, 0, 0]).half(), E.half()), (0.1015625, 0.1015), ((1, 2, 3), (1, 5, 9)),
+    ((1, "a", "c"), (1, "b", "d")), ({"a": 1, "b": "y"}, {"a": 2, "b": "x"}), ((1, (2, "x")), (1, (2, "y"))),
+    (("ab", 1), ("ba", 1)), ((E, 1), (E, 2)), (["a"], ["b"]), ("a", "b"), ("", "a"), ("xa", "a"), ("a", "xa"),
+    ("abcde", "abcdefgh"), ("abcdef", "abcdefgh"), ("abcdef", "abcdefghi"), ("abc", ""),
+    (["a", "b", "c"], ["a", "c", "b"]), (["a ", "b"], ["a", "b"]), (["x", "b", "C"], ["x", "b", "c"]),
+    (["a", "b", "c"], ["a", "b", "d"]), ((3, 2, 1), (1, 2, 3)), (["a", ["b", "C"]], ["a", ["b", "c"]]),
+    (T([1e-6, 2.0, 4, 7]), T([0.0, 1, 2, 3.5])), ((1, ("p", "y", "z")), (1, ("p", "u", "w")))]
+INPUTS = [("r", 8), ("x", torch.ones(5, 9)), ("levels", torch.ones(7))]
+SENTENCES = Path(__file__).with_name("sentences.txt")
+
+
+@pytest.mark.parametrize("got, expected, rung, said", CASES)
 def test_rung(got, expected, rung, said):
-    found = ladder.inside(got, expected, Quantities([("r", 8), ("x", torch.ones(5, 9)), ("levels", torch.ones(7))]))
+    found = ladder.inside(got, expected, Quantities(INPUTS))
     assert found and found[0] == rung and said in found[1], found
+
+
+def sentences() -> str:
+    """What is said of each of these answers, set out to be read."""
+    lines = []
+    for got, expected, *_ in [*CASES, *MORE]:
+        rung, said = ladder.inside(got, expected, Quantities(INPUTS)) or ("nothing", "")
+        lines.append(f"{show(got)}  came for  {show(expected)}\n    {rung}: {said}".rstrip(": ") + "\n")
+    return "".join(lines)
+
+
+def test_every_sentence_to_the_letter():
+    """Students read them. After a wanted change `python tests/test_ladder.py` writes the file again: read it."""
+    assert sentences().splitlines() == SENTENCES.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("value, shape", [
+    (3, ()), (2.5, ()), ([1, 2], (2,)), (((1, 2), (3, 4.5)), (2, 2)), (M.half(), (3, 3)), (T([]), (0,))])
+def test_numbers_are_read_as_an_array(value, shape):
+    made = ladder.array(value)
+    assert made.shape == shape and made.dtype == torch.float64
+
+
+@pytest.mark.parametrize("value", [True, "a", None, [], [[1], [2, 3]], ["a"], [None], 10**400, {"a": 1}, {1}])
+def test_what_is_no_array(value):
+    assert ladder.array(value) is None
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=8), st.data())
@@ -168,6 +243,11 @@ def test_places(change, said):
     assert places.common(Trial([], *[y[:4]] * 2), [], 1e-6) is None, "nothing is wrong"
 
 
+@pytest.mark.parametrize("got, expected", [(E, None), (None, E), (E, E[:5]), (T(1.0), T(2.0)), ("a", "b")])
+def test_places_are_asked_for_only_where_there_are_some(got, expected):
+    assert Trial([], got, expected).wrong(1e-6) is None
+
+
 def found(wrong, right, times=8):
     trial = Trial([], wrong, right)
     return places.common(trial, [trial] * times, 1e-6)
@@ -205,6 +285,9 @@ def test_across():
     assert places.across(right + some, wide) == (
         "Wrong only where `x` is not square: right for all 18 inputs without.")
     assert places.across(right, wide[:2]) is None, "two wrong ones are no pattern"
+    many = [of(x=torch.ones(n % 9 + 1, n % 9 + 1), r=n) for n in range(90)]
+    assert places.across(many, wide[:2]) is None, "beside however many right ones"
+    assert "is not square, and there each time: right for all 90" in places.across(many, wide[:3])
     assert places.across(right[:3], wide) is None, "nor are three right ones"
     assert places.across(right, [of(x=torch.ones(n, n), r=n) for n in (2, 3, 4)]) is None
     assert "`i` is not `j`" in places.across([of(i=n, j=n) for n in range(1, 20)],
@@ -252,3 +335,7 @@ def test_ignored():
     assert find(scaled) is None
     assert find(lambda x, bits, flip: 1 / 0) is None
     assert find(lambda x, bits, flip: scaled(x, 8 if flip else bits, flip)) is None, "without effect on one input only"
+
+
+if __name__ == "__main__":
+    SENTENCES.write_text(sentences(), encoding="utf-8")

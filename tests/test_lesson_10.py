@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,12 @@ def script(until: str, tier: dict, quick: bool = False) -> str:
     return code
 
 
+def same_logits(out: str) -> bool:
+    """Whether all logits of the reloaded adapter equal the trained one's, by what the lesson printed."""
+    equal, total = re.search(r"logits that are equal, bit for bit: ([\d,]+) of ([\d,]+)", out).groups()
+    return equal == total
+
+
 def environment(tmp_path: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "COURSE_RUNS": str(tmp_path / "runs"), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg",
             "HF_DATASETS_CACHE": str(tmp_path / "datasets"), **more}
@@ -52,10 +59,11 @@ def test_the_same_cells_train_a_checkpoint_in_llama_2s_layout(tmp_path, checkpoi
               COURSE_TIER="llama-2-7b", COURSE_MODEL=str(checkpoint), COURSE_DATASET=str(guanaco))
     for fact in ("Preflight of the llama-2-7b tier: ready", "starting at step 0",
                  "rows teach to stop with <unk> for padding", "rows with two <s> in front: 0",
-                 "nothing else is trained: True", "no row teaches the question: True",
-                 "held-out questions that were trained on: 0", "reloaded logits are equal, bit for bit: True",
-                 "by hand equals the library: True", "adapter off: perplexity 1.000 times"):
+                 "labels that differ: 0 of", "trained outside of the adapter: 0", "rows that teach the question: 0",
+                 "held-out questions that are trained on: 0", "by hand and by the libraries: less than",
+                 "adapter off: perplexity 1.000 times"):
         assert fact in out
+    assert same_logits(out)
     (folder,) = (tmp_path / "runs" / "10-llama-2-7b").iterdir()
     assert len(load_file(folder / "adapter" / "adapter_model.safetensors")) == 2 * 7 * 2  # A and B, 7 linears, 2 layers
     assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["r"] == 64
@@ -143,4 +151,4 @@ def test_own_chat_model_of_another_family_trains_with_its_own_template(tmp_path)
     out = run(script("If it is interrupted", {"batch": 4}), tmp_path, COURSE_TIER="small", COURSE_MODEL=str(model),
               COURSE_DATASET=str(own_rows(tmp_path / "mine.jsonl")), COURSE_STEPS="2")
     assert "chat template: its own" in out and "an answer ends with: <end_of_turn>" in out
-    assert "rows that teach to stop: 100%" in out and "by hand equals the library: True" in out
+    assert "rows that teach to stop: 100%" in out and "by hand and by the libraries: less than" in out

@@ -16,6 +16,7 @@ from helpers.finale import merging
 from helpers.finale.merging import merge_shards, merging_bytes
 from helpers.finale.tiers import TIERS
 from helpers.memory import LLAMAS, skeleton
+from helpers.pocket import WEIGHTS
 
 
 def make(folder, tied: bool = False, targets="all-linear", **lora):
@@ -125,3 +126,11 @@ def test_no_more_than_a_file_and_a_weight_is_in_memory(tmp_path, monkeypatch):
         merge_shards(base, adapter, tmp_path / "merged")
     held = sum(file.stat().st_size for file in base.glob("*.safetensors"))
     assert 40_000 < peak.bytes < 50_000 + 12 * 64 * 128 < held
+
+
+def test_one_published_weight_is_read():
+    found = merging.published_weight(WEIGHTS, "model.layers.0.mlp.up_proj.weight")
+    whole = AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=found.dtype)
+    assert torch.equal(found, whole.model.layers[0].mlp.up_proj.weight)
+    with pytest.raises(KeyError, match="no_such"):
+        merging.published_weight(WEIGHTS, "no_such.weight")

@@ -99,6 +99,16 @@ def test_features_of_the_index():
     assert "in the last index 2" in dict(places.features(torch.zeros(2, 2, 2), []))
 
 
+def test_a_long_answer_is_cut_at_every_early_index_and_at_blocks():
+    found = dict(places.features(torch.zeros(300), []))
+    assert [n for n in range(300) if f"from index {n} on" in found] == [*range(1, 65), 128, 256]
+    assert [n for n in range(300) if f"before index {n}" in found] == [*range(1, 65), 128, 256]
+    assert [n for n in range(300) if f"in the last, incomplete block of {n}" in found] == [8, 16, 32, 64, 128, 256]
+    assert found["in the last, incomplete block of 256"].nonzero().flatten().tolist() == list(range(256, 300))
+    found = dict(places.features(torch.zeros(64), []))
+    assert "from index 63 on" in found and "from index 64 on" not in found
+
+
 def test_numbers_are_set_beside_each_other():
     found = dict(places.traits([("i", 2), ("j", 3), ("x", M)]))
     assert found["`i` is not `j`"] and found["`i` is below `j`"] and not found["`i` is above `j`"]

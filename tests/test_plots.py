@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from matplotlib import font_manager
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
@@ -111,6 +112,40 @@ def test_a_loss_curve_shows_its_data_and_refuses_what_it_cannot_show(style):
             plots.loss_curve([1, 2], [1.0, loss])
     with pytest.raises(ValueError, match="2 steps.*1 loss"):
         plots.loss_curve([1, 2], [1.0])
+
+
+def test_no_gridline_goes_through_a_number(style):
+    """Words in the axes have a rim of paper, and a legend a ground of paper, where a grid is."""
+    fig = plt.Figure(layout="none")
+    ax = fig.add_axes((0.1, 0.1, 0.8, 0.8), xlim=(0, 1), ylim=(0, 1), yticks=[0.5])
+    text = ax.text(0.5, 0.5, "0.1234", ha="center", va="center")
+    with_grid = fig_pixels(fig).astype(int)
+    left, right = (round(x) for x in text.get_window_extent().intervalx)
+    ax.grid(visible=False)
+    struck = abs(with_grid - fig_pixels(fig)).max(axis=(0, 2)) > 8  # columns of pixels in which the grid shows
+    assert struck[left - 20:left - 5].all() and struck[right + 5:right + 20].all()
+    assert not struck[left + 1:right - 1].any()
+    ground = ax.legend(ax.plot([0, 1], [0, 1]), ["a line"]).get_frame()
+    assert ground.get_visible() and mpl.colors.same_color(ground.get_facecolor()[:3], plots.PAPER)
+
+
+def test_words_that_need_no_rim_get_none(style):
+    fig = plt.Figure()
+    ax, bare = fig.subplots(1, 2)
+    bare.grid(visible=False)
+    light, boxed = ax.text(0, 0, "1", color="white"), ax.text(0, 1, "2", bbox={"facecolor": "white"})
+    free, dark = bare.text(0, 0, "3"), ax.text(1, 1, "4")
+    plots.rim_words(fig)
+    assert [len(text.get_path_effects()) for text in (light, boxed, free, dark)] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("weight", ["normal", "bold"])
+def test_every_weight_of_the_font_exists(style, weight):
+    """A weight that a font lacks falls back to another font."""
+    (family,) = mpl.rcParams["font.family"]
+    found = font_manager.findfont(font_manager.FontProperties(family=family, weight=weight), fallback_to_default=False)
+    assert ("Bold" in found) == (weight == "bold") and "DejaVuSans" in found
+    assert mpl.rcParams["axes.titleweight"] in ("normal", "bold")
 
 
 @pytest.mark.parametrize("loss", [1e-5, 0.01, 0.33, 1.0, 3.2, 9.99, 4000.0])

@@ -48,6 +48,12 @@ def test_padding_changes_nothing(pocket, batch):
                                    preferences.answer_logps(pocket, ids, labels))
 
 
+def test_a_stack_has_labels_on_the_answers_only():
+    ids, labels = preferences.stack(iter([([1, 2], [3]), ([4], [5, 6, 7])]), pad=9)
+    assert ids.tolist() == [[1, 2, 3, 9], [4, 5, 6, 7]]
+    assert labels.tolist() == [[-100, -100, 3, -100], [-100, 5, 6, 7]] and labels.dtype == ids.dtype == torch.int64
+
+
 def test_the_loss_is_log_2_at_the_reference_and_falls_with_the_margin():
     zero = torch.zeros(3)
     assert preferences.dpo_loss(zero, zero - 5, zero, zero - 5).tolist() == pytest.approx([math.log(2)] * 3)

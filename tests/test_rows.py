@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from standins import GUANACO, GUANACO_REVISION, fill_hub_cache, guanaco_rows, write_guanaco
 
 from helpers.finale.chat import encode, first_question, prepare
-from helpers.finale.conversations import Conversations, split, to_conversations
+from helpers.finale.conversations import Conversations, split, to_conversations, to_messages
 from helpers.finale.hub import HubError, look_up
 from helpers.finale.look import look
 from helpers.finale.rows import RowsError, read
@@ -274,3 +274,19 @@ def test_the_look_counts():
     assert (whole.cut, whole.stopping, whole.silent) == (0, 4, 0)
     with pytest.raises(ValueError, match="no row"):
         look([], [], tokenizer, 5)
+
+
+content = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1).map(str.strip).filter(
+    lambda text: text and not any(marker in text for marker in ("<s>", "</s>", "[INST]", "[/INST]")))
+
+
+@given(st.lists(st.tuples(content, content), min_size=1, max_size=4), st.booleans())
+@settings(deadline=None)
+def test_messages_round_trip(turns, answered):
+    text = "".join(f"<s>[INST] {question} [/INST] {answer} </s>" for question, answer in turns)
+    expected = [{"role": role, "content": part} for turn in turns for role, part in zip(("user", "assistant"), turn,
+                                                                                        strict=True)]
+    if not answered:
+        text = text[:-len(f" {turns[-1][1]} </s>")] + " </s>"
+        expected.pop()
+    assert to_messages(text) == expected

@@ -30,6 +30,15 @@ def test_the_corpus_belongs_to_the_exercises():
     assert selection.left_out("tests/test_corpus.py", ["helpers/lora.py"])
 
 
+def test_one_lesson_s_exercises_are_tested_by_themselves():
+    own = ["helpers/exercises/lesson_02/scales.py", "helpers/exercises/lesson_02/__init__.py",
+           "tests/corpus/lesson_03.py", "tests/corpus/judged.json", "notebooks/02_absmax_quantization.ipynb"]
+    assert selection.lessons(own) == {2, 3}
+    for all_of_them in ("helpers/exercises/engine.py", "tests/corpus/second.py"):
+        assert selection.lessons([*own, all_of_them]) is None
+    assert selection.lessons(["tests/corpus/judged.json", "helpers/lora.py"]) is None
+
+
 def test_an_uncommitted_and_a_new_file_count_as_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(selection, "ROOT", tmp_path)
     assert selection.changed() == set(), "without git"

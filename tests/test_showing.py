@@ -1,6 +1,7 @@
 """How values are written out for a reader, which quantities of an input are named, and what shares memory."""
 
 import math
+import tempfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,7 +24,10 @@ T = torch.tensor
     (torch.zeros(3, 4), f"[{', '.join(['[0.0, 0.0, 0.0, 0.0]'] * 3)}] (a torch.float32 tensor of shape (3, 4))"),
     (torch.nn.Linear(2, 2), "a Linear"), (object(), "an object"), ([object()], "[an object]"),
     (list(range(41)), compare._repr.repr(list(range(41)))), ([0] * 40, f"[{', '.join(['0'] * 40)}]"),
-    (["x" * 50] * 10, f"[{', '.join([repr('x' * 50)] * 10)}]"[:300] + " …"),
+    (["x" * 50] * 10, f"[{', '.join([repr('x' * 50)] * 10)}]"[:300] + " …"), ("x" * 298, repr("x" * 298)),
+    ({n: 0.5 for n in range(20)}, str({n: 0.5 for n in range(20)})),
+    ({n: 0 for n in range(21)}, compare._repr.repr({n: 0 for n in range(21)})),
+    (f"{tempfile.gettempdir()}/some/file.json", "'…/file.json'"),
 ])
 def test_show(value, text):
     assert compare.show(value) == text
@@ -39,6 +43,7 @@ def test_numbers_in_hex_and_to_digits():
     (None, "None"), ([1, 2], "a list of 2"), ((), "a tuple of 0"), ({1}, "a set of 1"), ({"a": 1}, "a dict of 1"),
     (3, "an int"), ("abc", "a str"), (0.5, "a float"), (PurePosixPath("a"), "a Path"), (ValueError(), "a ValueError"),
     (torch.ones(2, 3).half(), "a torch.float16 tensor of shape (2, 3)"), (OSError(), "an OSError"),
+    (type("X", (), {})(), "a X"),
 ])
 def test_describe(value, text):
     assert compare.describe(value) == text
@@ -55,6 +60,7 @@ def test_differences_are_counted_and_the_largest_is_told():
     found = compare.differences(T([[1.0, math.inf], [0, 4]]), T([[1.0, 2], [0, 3]]))
     assert (found.where, found.came, found.largest) == ("[0, 1]", math.inf, 1), "infinity is no largest error"
     assert compare.differences([T(1.0)], [T(2.0)]).where == "[0]" and compare.rows(3, 3, 0.0) == (("came", "3"),)
+    assert compare.differences(T([1.0]), T([1.25])).largest == compare.differences(1.0, 1.25).largest == 0.25
     assert compare.differences([1], [1, 2]) is compare.differences([1], [1]) is None
     assert compare.differences([T([1.0])], [T([1])]) is None
     assert compare.rows([1, 3], [1, 2], 0.0)[-1] == (
@@ -97,6 +103,8 @@ RANKS = [[("r", r), ("k", k), ("alpha", alpha)] for r, k, alpha in ((4, 10, 6.0)
 @pytest.mark.parametrize("size, because", [
     (lambda r, k, a: r, "`r`"), (lambda r, k, a: r**0.5, "the root of `r`"), (lambda r, k, a: r**2, "`r` squared"),
     (lambda r, k, a: a / r, "`alpha` / `r`"), (lambda r, k, a: r / (r - 1), "n / (n - 1) where n is `r`"),
+    (lambda r, k, a: (r + 1) / r, "(n + 1) / n where n is `r`"),
+    (lambda r, k, a: k**0.5 / (k**0.5 // 1), "the root of `k` over"),
     (lambda r, k, a: (a / r) / (a // r), "`alpha` / `r` over its whole part"), (lambda r, k, a: r * k, "`r` times `k`"),
     (lambda r, k, a: -(-k // r) * r / k, "`k`, filled up to a multiple of `r`, over `k`"),
     (lambda r, k, a: r + k, "`r` + `k`"), (lambda r, k, a: 128 / r, "128 / `r`"), (lambda r, k, a: r * 1.2345 + k, ""),
@@ -120,10 +128,47 @@ def test_an_amount_has_a_name_if_it_has_it_everywhere():
     def told(amount):
         others = [asked(inputs, amount(*(v for _, v in inputs)), "offset") for inputs in RANKS[1:]]
         return Quantities(RANKS[0], others).amount(amount(*(v for _, v in RANKS[0])))
-    assert told(lambda r, k, a: r) == "`r`" and told(lambda r, k, a: 4 * k) == "4 times `k`"
-    assert told(lambda r, k, a: r * r) == "`r` squared" and told(lambda r, k, a: 3 * r * k) == "3 times `r` times `k`"
+    assert told(lambda r, k, a: r) == "`r`" and told(lambda r, k, a: r * r) == "`r` squared"
+    for times in (2, 3, 4):
+        assert told(lambda r, k, a, n=times: n * k) == f"{times} times `k`"
+        assert told(lambda r, k, a, n=times: n * r * k) == f"{times} times `r` times `k`"
     assert told(lambda r, k, a: k * r**2) == "`k` times `r` squared" and told(lambda r, k, a: r * k + a / 7) == ""
     assert told(lambda r, k, a: 2) == "", "always 2: no quantity of the input"
+
+
+@pytest.mark.parametrize("constant", [2, 4, 8, 16, 32, 64, 128, 256])
+def test_a_round_number_over_one_of_the_input(constant):
+    here, *others = ([("n", constant / size)] for size in (1.1, 1.3, 1.7))
+    asked_there = [asked(inputs, size) for inputs, size in zip(others, (1.3, 1.7), strict=True)]
+    assert Quantities(here, asked_there).factor(1.1) == f"that is {constant} / `n`"
+
+
+def test_one_other_input_is_enough_for_a_number_itself_and_for_a_fraction():
+    """Two whole numbers are soon made of others by chance."""
+    here, there = [("r", 6), ("k", 5)], [("r", 9), ("k", 7)]
+    assert Quantities(here, [asked(there, 9)]).factor(6.0) == "that is `r`"
+    assert Quantities(here, [asked(there, 63)]).factor(30.0) == "", "`r` times `k`, or chance"
+    assert Quantities(here, [asked(there, 9 / 7)]).factor(6 / 5) == "that is `r` / `k`"
+    assert Quantities([("r", 4)], [asked([("r", 9)], 9)]).factor(4.0) == "", "small numbers fit by chance"
+    assert Quantities([("x", torch.ones(6, 7))], [asked([("x", torch.ones(5))], 5)]).factor(7.0) == "", "one side there"
+
+
+def test_a_factor_may_be_turned_round_elsewhere():
+    """It is too large here and too small there, by one quotient."""
+    others = [asked([("r", r), ("k", k)], r / k) for r, k in ((9, 6), (10, 7))]
+    assert Quantities([("r", 4), ("k", 10)], others).factor(2.5) == "that is `k` / `r`"
+
+
+def test_what_is_the_same_everywhere_has_the_name_of_a_number_that_is_not_small():
+    assert Quantities([("n", 5)], [asked([("n", 5)], 5)] * 2).factor(5.0) == "that is `n`"
+    assert Quantities([("n", 4)], [asked([("n", 4)], 4)] * 2).factor(4.0) == ""
+    assert Quantities([("n", 2)], [asked([("n", n)], n / (n - 1)) for n in (3, 5)]).factor(2.0) == (
+        "that is n / (n - 1) where n is `n`")
+
+
+def test_sides_are_not_added():
+    here, *others = ([("x", torch.ones(size))] for size in ((2, 3), (4, 7), (5, 9)))
+    assert Quantities(here, [asked(inputs, sum(inputs[0][1].shape)) for inputs in others]).factor(5.0) == ""
 
 
 def test_alone_only_one_number_that_is_the_size_has_a_name():
@@ -151,6 +196,11 @@ def test_one_number_is_a_multiple_only_by_a_round_factor(times):
     *((RuntimeError(word), "dtypes") for word in ("expected scalar type", "not implemented for"))])
 def test_what_an_exception_means(error, said):
     assert said in running.explain(error)
+
+
+def test_a_message_of_several_lines_is_read_as_one():
+    message = "The size of tensor a (3) must match the\nsize of tensor b (4) at non-singleton dimension 1"
+    assert running.explain(RuntimeError(message)) == "Shapes do not fit: along dimension 1 a size of 3 met one of 4."
 
 
 @pytest.mark.parametrize("fails, said", [

@@ -141,8 +141,8 @@ def test_problems_are_found(changed, said):
 
 
 def test_unused_and_foreign_exercises_are_found():
-    assert problems(notebook("model_bytes"), ["model_bytes", "to_messages"]) == [
-        "the lesson's exercise to_messages is not in its notebook"]
+    assert problems(notebook("model_bytes"), ["model_bytes", "share_moved"]) == [
+        "the lesson's exercise share_moved is not in its notebook"]
     assert problems(notebook("model_bytes"), []) == ["model_bytes belongs to another lesson"]
     assert problems(notebook("model_bytes", "model_bytes"), ["model_bytes"]) == ["model_bytes has two stubs"]
 

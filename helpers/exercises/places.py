@@ -97,14 +97,14 @@ def features(expected: torch.Tensor, inputs: Named) -> Iterator[tuple[str, torch
 
 def across(right: Sequence[Named], wrong: Sequence[Named]) -> str | None:
     """What all wrong inputs have and the right ones have not, as a sentence; None where that might be chance."""
-    if len(right) < 4 or len(wrong) < 3:
+    if len(wrong) < 3:
         return None
-    best, least = None, 1e-3  # how likely it is that all wrong ones have it by chance
+    best, least = None, 1e-3  # how likely all wrong ones have it by chance: never, where few right ones lack it
     for (said, _), values in zip(traits(wrong[0]), zip(*(
             [has for _, has in traits(one)] for one in [*right, *wrong]), strict=False), strict=False):
         ours, theirs = values[:len(right)], values[len(right):]
         chance = (sum(map(bool, values)) / len(values)) ** len(wrong)
-        if None not in values and all(theirs) and ours.count(False) > 3 and chance < least:
+        if None not in values and all(theirs) and chance < least:
             best, least = (said, ours.count(True), ours.count(False)), chance
     if best is None:
         return None

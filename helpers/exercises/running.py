@@ -12,7 +12,7 @@ import io
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,35 +56,39 @@ class _Bounded(io.StringIO):
         self.real.flush()
 
 
-@contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `OutOfTime` in the body once it has run for so long, again and again until it has ended."""
-    target, done = ctypes.c_ulong(threading.get_ident()), threading.Event()
-    lock, throw = threading.Lock(), ctypes.pythonapi.PyThreadState_SetAsyncExc
+def limited(function: Callable[..., Any], args: tuple, seconds: float) -> Any:
+    """`function(*args)`, with `OutOfTime` raised in it once it has run for so long, again and again until it has ended.
+
+    What is thrown arrives between two steps of the interpreter, be it at the end of the function or behind it. So
+    nothing may stand between the function and the step that says it is done, and that step must be a single one: no
+    context manager, no `Event.set`. A watcher that is never told would throw into all that comes after.
+    """
+    target, done, lock = ctypes.c_ulong(threading.get_ident()), [], threading.Lock()
+    waiting, throw = threading.Event(), ctypes.pythonapi.PyThreadState_SetAsyncExc
 
     def watch() -> None:
         wait = seconds
-        while not done.wait(wait):
+        while not (done or waiting.wait(wait)):
             with lock:
-                if not done.is_set():
+                if not done:
                     throw(target, ctypes.py_object(OutOfTime))
             wait = 0.2
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     try:
-        yield
+        threading.Thread(target=watch, daemon=True).start()
+        return function(*args)
     finally:
-        done.set()
+        done.append(True)  # from here on nothing is thrown
         with lock:
             throw(target, None)  # one that was thrown and has not arrived yet
+        waiting.set()  # ends the watcher's wait
 
 
 def call(function: Callable[..., Any], args: tuple, seconds: float = SECONDS) -> Outcome:
     """Call `function(*args)`; whatever happens is in the `Outcome`."""
     try:
-        with contextlib.redirect_stdout(_Bounded(sys.stdout)), time_limit(seconds):
-            return Outcome(function(*args))
+        with contextlib.redirect_stdout(_Bounded(sys.stdout)):
+            return Outcome(limited(function, args, seconds))
     except Stopped as stopped:
         return Outcome(error=stopped)
     except SystemExit:

@@ -35,7 +35,7 @@ class Case:
 
     prepare: takes the model, returns the one to train; what is to be trained requires a gradient. It runs under the
     point's seed. lr 0 means: score it as it is. batches: called with tokenizer, steps and seed=. scores: functions of
-    model and tokenizer; a point keeps what they give under their names.
+    model and tokenizer; a point keeps what they give under their names. seeds: what is not trained needs one only.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Case:
     steps: int = STEPS
     batches: Callable[..., Iterable[Batch]] = question_batches
     scores: Sequence[Callable[..., float]] = (exact_match, perplexity)
+    seeds: Sequence[int] = SEEDS
 
 
 def run_point(case: Case, seed: int) -> dict[str, str | int | float]:
@@ -88,7 +89,7 @@ def run(name: str, cases: Iterable[Case] | None = None, seeds: Sequence[int] = S
     known = {(p["case"], p["seed"], p["lr"]) for p in record["points"]}
     for seed in seeds:
         for case in cases:
-            if (case.name, seed, case.lr) not in known:
+            if seed in case.seeds and (case.name, seed, case.lr) not in known:
                 record["points"].append(run_point(case, seed))
                 write(name, record)
                 report(str(record["points"][-1]))

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from helpers import plots
 from helpers.codebooks import NF4, integer
-from helpers.explorers.frame import WIDE, Explorer, Row, image, one_of, table
+from helpers.explorers.checks import one_of
+from helpers.explorers.frame import WIDE, Explorer, Row, image, table
 from helpers.quantization import absmax_quantize, quantize
 
 SIDE = 256  # a matrix of 256 × 256 standard normal weights

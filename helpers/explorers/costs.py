@@ -13,7 +13,8 @@ from functools import lru_cache
 import ipywidgets as widgets
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, Row, number, one_of, svg, tag, whole, words
+from helpers.explorers.checks import number, one_of, whole
+from helpers.explorers.frame import Explorer, Row, svg, tag, words
 from helpers.memory import GIB, LLAMAS, Ledger, forecast_training
 from helpers.parallel.share import per_gpu
 

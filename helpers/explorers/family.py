@@ -10,7 +10,8 @@ import ipywidgets as widgets
 from transformers import LlamaConfig
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, Row, one_of, whole
+from helpers.explorers.checks import one_of, whole
+from helpers.explorers.frame import Explorer, Row
 from helpers.memory import LLAMAS, linear_shapes, skeleton
 from helpers.pocket import WEIGHTS
 

@@ -5,8 +5,8 @@ and what is shown (`_rows`, `_picture`). Here is what all share: controls that s
 the grey frame on the page.
 
 Explorers need the ipywidgets API of 7.7 (Colab) and no more: `observe` sets an `HTML` value. Without a frontend
-(nbval, a script) they work the same and show nothing. Put one on the last line of a cell to see it; GitHub shows its
-text. Colours come from the page, light or dark: only a half-transparent grey and accents are set.
+(nbval, a script) they work the same and show nothing. Put one on the last line of a cell to see it; where no kernel
+runs it stands still. Colours come from the page, light or dark: only a half-transparent grey and accents are set.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,10 +23,11 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from helpers import plots
+from helpers.explorers import still
+from helpers.explorers.checks import Check
 
 WIDE, NARROW = {"width": "95%"}, {"width": "auto"}  # layouts of controls; without one they take half a line
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-Check = Callable[[str, object], Any]  # (a setting's name, what it shall be) -> what it becomes; ValueError: it may not
 Row = tuple[str, str]
 
 
@@ -39,6 +41,7 @@ class Explorer:
     text: str
     css, accent, label_width = "explorer", plots.BLUE, "8em"  # of the frame: class and edge; of the controls' labels
     column = 22  # characters of the names in `report`
+    bare = False  # whether the report says more than is shown: it then stands below the still frame
     may_be: Mapping[str, Check] = {}  # what may be set: attributes, with their checks
     ui: widgets.Widget
     message = ""
@@ -54,7 +57,13 @@ class Explorer:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.ui.model_id}
-        return {"text/plain": self.text, WIDGET_VIEW: view}
+        colab = "google.colab" in sys.modules  # has a kernel always, and an order of its own between the two
+        return {"text/plain": self.text, WIDGET_VIEW: view} | ({} if colab else {"text/html": self.still()})
+
+    def still(self) -> str:
+        """What is shown now, as HTML that needs no kernel: JupyterLab prefers the widget, GitHub has nothing else."""
+        report = tag("pre", html.escape(self.report())) if self.bare else ""
+        return still.still(self.ui, self.shown.value + report, self.text)
 
     def _compute(self) -> None:
         """Compute what follows from the settings. A ValueError refuses them."""
@@ -137,55 +146,6 @@ def only_rounded(control: widgets.Widget, old: Any, new: Any) -> bool:
     return isinstance(control, widgets.FloatSlider | widgets.IntSlider) and abs(new - old) <= control.step / 2
 
 
-# ------------------------------------------------------------------------------------------------ what a setting may be
-
-def whole(least: int, most: int = 2**31 - 1) -> Check:
-    """A whole number from `least` to `most`."""
-    return _between(int, least, most, f"take a whole number from {least} to {most:,}")
-
-
-def number(least: float, most: float, advice: str = "") -> Check:
-    """A finite number from `least` to `most`, as float. advice: what to take, in other words than these."""
-    return _between(float, least, most, advice or f"take a number from {least:g} to {most:g}")
-
-
-def _between(kind: type, least: float, most: float, advice: str) -> Check:
-    def check(name: str, value: object) -> int | float:
-        x = plain(value)
-        if isinstance(x, bool) or not isinstance(x, int | kind) or not least <= x <= most:  # NaN is refused too
-            raise ValueError(f"{name}={said(value)}: {advice}.")
-        return kind(x)
-    return check
-
-
-def one_of(options: Iterable[Any]) -> Check:
-    """One of the options, which are texts, numbers or bools: the option itself, where the value equals it."""
-    options = tuple(options)
-
-    def check(name: str, value: object) -> Any:
-        wanted = plain(value)
-        for option in options:
-            same_kind = isinstance(wanted, str | int | float) and isinstance(wanted, bool) == isinstance(option, bool)
-            if same_kind and wanted == option:
-                return option
-        raise ValueError(f"{name}={said(value)}: take one of {', '.join(map(str, options))}.")
-    return check
-
-
-def plain(value: object) -> object:
-    """A scalar of numpy or torch as Python's own; all else as it is."""
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
-
-
-def said(value: object) -> str:
-    """A value as it can stand in a message: one short line."""
-    try:
-        text = " ".join(repr(value).split())
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        text = f"a {type(value).__name__} too long to write"
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
 # ---------------------------------------------------------------------------------------------- what stands on the page
 
 def frame(css: str, accent: str, message: str, body: str) -> str:
@@ -228,7 +188,7 @@ def words(text: str, x: float, y: float, anchor: str = "middle", **attributes: o
 
 def svg(view: str, label: str, *parts: str) -> str:
     """A drawing as wide as the page lets it be, at most its own size. view: "left top width height"."""
-    style = f"width:100%;max-width:{view.split()[2]}px"
+    style = f"display:block;width:100%;max-width:{view.split()[2]}px"
     return tag("svg", "".join(parts), role="img", aria_label=label, viewBox=view, style=style)
 
 

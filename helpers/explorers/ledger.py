@@ -10,7 +10,8 @@ from functools import lru_cache
 import ipywidgets as widgets
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, legend, line, one_of, stacked, svg, tag, whole, words
+from helpers.explorers.checks import one_of, whole
+from helpers.explorers.frame import Explorer, legend, line, stacked, svg, tag, words
 from helpers.memory import CARDS, GIB, LLAMAS, Ledger, forecast_training, smallest_card
 
 MODELS = tuple(name for name, config in LLAMAS.items() if hasattr(config, "num_key_value_heads"))

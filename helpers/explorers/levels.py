@@ -15,7 +15,8 @@ import torch
 
 from helpers import plots
 from helpers.codebooks import FP4_BNB, FP4_E2M1, NF4, integer, lloyd_max
-from helpers.explorers.frame import WIDE, Explorer, number, one_of, svg, tag, whole
+from helpers.explorers.checks import number, one_of, whole
+from helpers.explorers.frame import WIDE, Explorer, svg, tag
 from helpers.quantization import quantize
 
 BLOCK_SIZE, BLOCKS = 64, 4096

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
 from helpers import plots
+from helpers.explorers import still
 from helpers.explorers.frame import Explorer, image
 
 
@@ -37,6 +38,10 @@ class LiveLoss(Explorer, TrainerCallback):
         self.drawn = 0
         self._next = -math.inf
         self.ui = widgets.HTML("<p>The loss will appear here when training starts.</p>")
+
+    def still(self) -> str:
+        """The curve so far, or the sentence that stands for it, as HTML that needs no kernel."""
+        return still.still(self.ui, self.ui.value, self.text)
 
     def add(self, step: int, loss: float) -> None:
         """Take in one loss and redraw if it is time. A step seen before (a resumed run) cuts the curve there."""

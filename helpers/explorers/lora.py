@@ -9,7 +9,8 @@ import ipywidgets as widgets
 from transformers import LlamaConfig
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, legend, line, number, one_of, said, stacked, svg, tag, whole
+from helpers.explorers.checks import number, one_of, said, whole
+from helpers.explorers.frame import Explorer, legend, line, stacked, svg, tag
 from helpers.memory import GIB, LLAMAS, Ledger, census, lora_weights
 from helpers.pocket import WEIGHTS
 

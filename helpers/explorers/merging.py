@@ -12,7 +12,8 @@ import ipywidgets as widgets
 import torch
 
 from helpers import plots
-from helpers.explorers.frame import NARROW, WIDE, Explorer, Row, number, one_of, svg, tag, words
+from helpers.explorers.checks import number, one_of
+from helpers.explorers.frame import NARROW, WIDE, Explorer, Row, svg, tag, words
 from helpers.quantization import quantize
 
 SMALLEST, LARGEST = 0.001, 1.0  # ‖ΔW‖ / ‖W‖

@@ -14,7 +14,8 @@ from typing import Any
 import ipywidgets as widgets
 
 from helpers import experiments, plots
-from helpers.explorers.frame import Explorer, Row, legend, line, one_of, svg, tag, words
+from helpers.explorers.checks import one_of
+from helpers.explorers.frame import Explorer, Row, legend, line, svg, tag, words
 
 PARTS = {"instruction": "Instruction rows", "prose": "Prose", "preference": "Preference pairs"}
 SCORES = {"facts": "newcomers' facts", "form": "form of answers", "preference": "one sentence",

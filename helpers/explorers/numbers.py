@@ -11,7 +11,8 @@ from collections.abc import Iterable
 import ipywidgets as widgets
 import torch
 
-from helpers.explorers.frame import Explorer, Row, one_of, plain, said, whole
+from helpers.explorers.checks import one_of, plain, said, whole
+from helpers.explorers.frame import Explorer, Row
 from helpers.floats import FORMATS, FP32, FloatFormat, bit_string, decode, encode, fields
 
 NAMES = {fmt.name: fmt for fmt in FORMATS}
@@ -121,7 +122,8 @@ class BitExplorer(Explorer):
         return decode(torch.tensor(pattern), self.fmt).item()
 
     def _rows(self) -> Iterable[Row]:
-        return (("value", f"{self.value:.9g}"), ("formula", self.formula), ("next below", _say(self.below)),
+        return (("value", f"{self.value:.9g}"), ("bits", bit_string(self.pattern, self.fmt)),
+                ("formula", self.formula), ("next below", _say(self.below)),
                 ("next above", _say(self.above)), ("spacing", _say(self.spacing)))
 
     def _follow(self) -> None:

@@ -12,7 +12,8 @@ import ipywidgets as widgets
 import torch
 
 from helpers import plots
-from helpers.explorers.frame import NARROW, WIDE, Explorer, Row, number, svg, tag, whole, words
+from helpers.explorers.checks import number, whole
+from helpers.explorers.frame import NARROW, WIDE, Explorer, Row, svg, tag, words
 from helpers.quantization import absmax_quantize
 
 SMALLEST, LARGEST = 1.0, 1000.0  # the outlier, in standard deviations of the other weights

@@ -15,7 +15,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, line, one_of, tag, whole
+from helpers.explorers.checks import one_of, whole
+from helpers.explorers.frame import Explorer, line, tag
 from helpers.memory import CARDS, GIB, LLAMAS, forecast_training, linear_shapes, skeleton
 
 PAGE = 2 * 2**20  # bytes; the driver's large page
@@ -104,7 +105,7 @@ class PagingExplorer(Explorer):
     """
 
     text = "Choose model, GPU and sequence length here, in JupyterLab or Colab; or from Python as below."
-    css, accent, label_width = "paging", plots.ORANGE, "9em"
+    css, accent, label_width, bare = "paging", plots.ORANGE, "9em", True
     may_be = {"model": one_of(MODELS), "memory": one_of(CARDS), "longest": whole(128, 4096), "r": one_of(RANKS),
               "checkpointing": one_of((True, False))}
 

@@ -11,7 +11,8 @@ import ipywidgets as widgets
 import torch
 
 from helpers import plots
-from helpers.explorers.frame import Explorer, Row, number, one_of, svg, tag, whole
+from helpers.explorers.checks import number, one_of, whole
+from helpers.explorers.frame import Explorer, Row, svg, tag
 from helpers.low_rank import best_pair, check_matrix, energy_kept, planted, singular_values
 
 PLANTED = "planted"

@@ -8,7 +8,8 @@ import ipywidgets as widgets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers import plots
-from helpers.explorers.frame import WIDE, Explorer, box, line, said, tag
+from helpers.explorers.checks import said
+from helpers.explorers.frame import WIDE, Explorer, box, line, tag
 from helpers.pocket.evaluate import complete
 from helpers.pocket.world import ATTRIBUTES, QUESTIONS, World, instruct
 

@@ -32,19 +32,6 @@ LLAMA_2 = (
     "{% else %}{% generation %}{{ ' ' + message.content + ' ' + eos_token }}{% endgeneration %}{% endif %}{% endfor %}")
 
 
-def to_messages(text: str) -> list[dict[str, str]]:
-    """A row `<s>[INST] … [/INST] … </s>…` as a list of {"role": …, "content": …}."""
-    messages = []
-    for turn in text.split("</s>"):
-        question, _, answer = turn.strip().removeprefix("<s>").partition("[/INST]")
-        question = question.strip().removeprefix("[INST]").strip()
-        if question:
-            messages.append({"role": "user", "content": question})
-        if answer.strip():
-            messages.append({"role": "assistant", "content": answer.strip()})
-    return messages
-
-
 def first_question(messages: Conversation) -> str:
     """The first question, without regard to case and spaces: what two rows are compared by."""
     question = next((message["content"] for message in messages if message["role"] == "user"), "")
@@ -187,6 +174,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: Conversation, max_lengt
             first, last = encoding.char_to_token(start), encoding.char_to_token(end - 1)
             labels[first:last + 1] = ids[first:last + 1]
     return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
+
+
+def mask_labels(
+    ids: list[int], attention_mask: list[int], prompt_length: int
+) -> list[int]:
+    """For each token its id, or -100 where it is padding or belongs to the prompt."""
+    labels, seen = [], 0
+    for token, real in zip(ids, attention_mask, strict=True):
+        labels.append(token if real and seen >= prompt_length else -100)
+        seen += real
+    return labels
 
 
 def _written(tokenizer: PreTrainedTokenizerBase, messages: Conversation, prompt: bool = False) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.finale.chat import Conversation, first_question, to_messages
+from helpers.finale.chat import Conversation, first_question
 from helpers.finale.rows import RowsError
 
 SHAPES = (("messages",), ("prompt", "completion"), ("text",))  # the one that most rows have; then the first
@@ -94,6 +94,19 @@ def to_conversations(rows: Iterable[Any]) -> Conversations:
             good.append(conversation)
             unanswered += left_out
     return Conversations(tuple(good), tuple(bad), unanswered)
+
+
+def to_messages(text: str) -> list[dict[str, str]]:
+    """A row `<s>[INST] … [/INST] … </s>…` as a list of {"role": …, "content": …}."""
+    messages = []
+    for turn in text.split("</s>"):
+        question, _, answer = turn.strip().removeprefix("<s>").partition("[/INST]")
+        question = question.strip().removeprefix("[INST]").strip()
+        if question:
+            messages.append({"role": "user", "content": question})
+        if answer.strip():
+            messages.append({"role": "assistant", "content": answer.strip()})
+    return messages
 
 
 class _Bad(Exception):

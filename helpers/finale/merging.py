@@ -97,6 +97,11 @@ def merge_shards(base: str | Path, adapter: str | Path, out: str | Path, dtype: 
     return part.rename(out)
 
 
+def published_weight(folder: str | Path, name: str) -> torch.Tensor:
+    """One weight of a checkpoint, in the dtype of its file; the others are not read. KeyError if there is none."""
+    return _Tensors(Path(folder))[name]
+
+
 def merging_bytes(parameters: int, largest: int) -> tuple[int, int]:
     """Memory and disk that `merge_shards` into 16 bit takes, in bytes. largest: numbers in the largest linear weight.
 

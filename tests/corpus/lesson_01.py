@@ -8,71 +8,7 @@ import numpy as np
 import torch
 
 from corpus import right, wrong
-from helpers.floats import cast
-
-# --- largest_value
-
-@wrong("largest_value", "takes the top exponent (all ones) for numbers: twice too large")
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return (2 - 2.0**-mantissa_bits) * 2.0 ** (2**exponent_bits - 1 - bias)
-
-
-@wrong("largest_value", "mantissa of all ones counted as 2 instead of 2 - 2**-mantissa_bits")
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return 2.0**bias * (1 + 1)
-
-
-@wrong("largest_value", "forgets the implicit leading one of the mantissa")
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return 2.0**bias * (1 - 2.0**-mantissa_bits)
-
-
-@wrong("largest_value", "mantissa zero instead of all ones: only the largest power of two")
-def _(exponent_bits, mantissa_bits):
-    return 2.0 ** (2 ** (exponent_bits - 1) - 1)
-
-
-@wrong("largest_value", "subtracts a step of 2**-(mantissa_bits - 1): one value below the largest")
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return 2.0**bias * (2 - 2.0 ** (1 - mantissa_bits))
-
-
-@wrong("largest_value", "computes as float 2**(bias + 1) minus a step: overflows for fp64")  # (11, 52) raises
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return 2.0 ** (bias + 1) - 2.0 ** (bias - mantissa_bits)
-
-
-@wrong("largest_value", "bias 15 whatever the exponent field: right for fp16 only")
-def _(exponent_bits, mantissa_bits):
-    return (2 - 2.0**-mantissa_bits) * 2.0 ** (2**exponent_bits - 2 - 15)
-
-
-@wrong("largest_value", "returns the bit pattern of the largest value, not the value")
-def _(exponent_bits, mantissa_bits):
-    return float(((2**exponent_bits - 1) << mantissa_bits) - 1)
-
-
-@right("largest_value", "integers, and one scaling by ldexp")
-def _(exponent_bits, mantissa_bits):
-    return math.ldexp(2 ** (mantissa_bits + 1) - 1, 2 ** (exponent_bits - 1) - 1 - mantissa_bits)
-
-
-@right("largest_value", "adds up the value of every one in the pattern, one by one")
-def _(exponent_bits, mantissa_bits):
-    bias = sum(2**i for i in range(exponent_bits - 1))
-    return sum(2.0 ** (bias - i) for i in range(mantissa_bits + 1))
-
-
-@right("largest_value", "next power of two minus a step, as an exact fraction")
-def _(exponent_bits, mantissa_bits):
-    top = 2 ** (exponent_bits - 1)
-    return float(Fraction(2) ** top - Fraction(2) ** (top - 1 - mantissa_bits))
-
+from helpers.floats import cast, exponent_of, power_of_two
 
 # --- decode_e4m3
 
@@ -168,6 +104,97 @@ def _(text):
     for i in range(steps):
         value += 2.0 ** (max(i // 8, 1) - 10)
     return math.copysign(value, -1 if text.startswith("1") else 1)
+
+
+# --- nearest_magnitude
+
+@wrong("nearest_magnitude", "converts to int64 without rounding: cuts off")
+def _(magnitude, fmt):
+    e = exponent_of(magnitude).clamp(min=fmt.emin)
+    steps = (magnitude * power_of_two(fmt.mantissa_bits - e)).long()
+    return steps + ((e - fmt.emin) << fmt.mantissa_bits)
+
+
+@wrong("nearest_magnitude", "adds a half and rounds down: every tie goes up")
+def _(magnitude, fmt):
+    e = exponent_of(magnitude).clamp(min=fmt.emin)
+    steps = (magnitude / power_of_two(e - fmt.mantissa_bits) + 0.5).floor().long()
+    return steps + (e - fmt.emin) * 2**fmt.mantissa_bits
+
+
+@wrong("nearest_magnitude", "no lower end for the exponent: subnormals get the exponents below emin")
+def _(magnitude, fmt):
+    e = torch.where(magnitude > 0, exponent_of(magnitude), fmt.emin)
+    steps = torch.round(magnitude * power_of_two(fmt.mantissa_bits - e)).long()
+    return steps + ((e - fmt.emin) << fmt.mantissa_bits)
+
+
+@wrong("nearest_magnitude", "biased exponent beside steps that hold the hidden 1")
+def _(magnitude, fmt):
+    e = exponent_of(magnitude).clamp(min=fmt.emin)
+    steps = torch.round(magnitude * power_of_two(fmt.mantissa_bits - e)).long()
+    return ((e + fmt.bias) << fmt.mantissa_bits) + steps
+
+
+@wrong("nearest_magnitude", "fields apart: mantissa without its hidden 1, or-ed to the exponent, no carry")
+def _(magnitude, fmt):
+    p = fmt.mantissa_bits
+    e = exponent_of(magnitude).clamp(min=fmt.emin)
+    steps = torch.round(magnitude * power_of_two(p - e)).long()
+    field = torch.where(steps < 2**p, 0, e + fmt.bias)
+    return (field << p) | (steps & (2**p - 1))
+
+
+@wrong("nearest_magnitude", "goes over float32 first: rounded twice")
+def _(magnitude, fmt):
+    x = magnitude.float().double()
+    e = exponent_of(x).clamp(min=fmt.emin)
+    return (x * power_of_two(fmt.mantissa_bits - e)).round().long() + ((e - fmt.emin) << fmt.mantissa_bits)
+
+
+@wrong("nearest_magnitude", "saturates at the largest number")
+def _(magnitude, fmt):
+    e = exponent_of(magnitude).clamp(min=fmt.emin)
+    steps = torch.round(magnitude * power_of_two(fmt.mantissa_bits - e)).long()
+    return (steps + ((e - fmt.emin) << fmt.mantissa_bits)).clamp(0, fmt.largest)
+
+
+@wrong("nearest_magnitude", "the steps alone, without the exponent")
+def _(magnitude, fmt):
+    e = exponent_of(magnitude).clamp(min=fmt.emin)
+    return torch.round(magnitude * power_of_two(fmt.mantissa_bits - e)).long()
+
+
+@wrong("nearest_magnitude", "returns float64: the steps are not turned to int64")
+def _(magnitude, fmt):
+    e = exponent_of(magnitude).clamp(min=fmt.emin)
+    return torch.round(magnitude * power_of_two(fmt.mantissa_bits - e)) + ((e - fmt.emin) << fmt.mantissa_bits)
+
+
+@right("nearest_magnitude", "hidden 1 taken off, biased exponent put on, added so that both carry")
+def _(magnitude, fmt):
+    p = fmt.mantissa_bits
+    e = exponent_of(magnitude).clamp(min=fmt.emin)
+    steps = torch.round(magnitude * power_of_two(p - e)).long()
+    return (steps - 2**p) + ((e + fmt.bias) << p)
+
+
+@right("nearest_magnitude", "frexp and ldexp in place of the lesson's tools")
+def _(magnitude, fmt):
+    e = (torch.frexp(magnitude).exponent.long() - 1).clamp(min=fmt.emin)
+    e = torch.where(magnitude == 0, fmt.emin, e)
+    steps = torch.ldexp(magnitude, fmt.mantissa_bits - e).round().long()
+    return steps + (e - fmt.emin) * 2**fmt.mantissa_bits
+
+
+@right("nearest_magnitude", "exact fractions, one number at a time; Python rounds ties to even too")
+def _(magnitude, fmt):
+    out = []
+    for value in magnitude.flatten().tolist():
+        e = max(math.frexp(value)[1] - 1, fmt.emin) if value else fmt.emin
+        steps = round(Fraction(value) / Fraction(2) ** (e - fmt.mantissa_bits))
+        out.append(steps + (e - fmt.emin) * 2**fmt.mantissa_bits)
+    return torch.tensor(out).view(magnitude.shape)
 
 
 # --- first_lost_integer

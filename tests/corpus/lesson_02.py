@@ -5,79 +5,118 @@ import torch
 
 from corpus import right, wrong
 
-# --- absmax_codes
+# --- absmax_quantize
 
-@wrong("absmax_codes", "absolute value of the maximum, not maximum of the absolute values")
-def _(x, bits):
+@wrong("absmax_quantize", "absolute value of the maximum, not maximum of the absolute values")
+def _(x, bits=8):
     largest = 2 ** (bits - 1) - 1
-    return (x / (x.max().abs() / largest)).round().clamp(-largest, largest).to(torch.int8)
+    scale = x.max().abs() / largest
+    scale = torch.where(scale == 0, 1.0, scale)
+    return (x / scale).round().clamp(-largest, largest).to(torch.int8), scale
 
 
-@wrong("absmax_codes", "scale from half the range, (max - min) / 2")
-def _(x, bits):
+@wrong("absmax_quantize", "scale from half the range, (max - min) / 2")
+def _(x, bits=8):
     largest = 2 ** (bits - 1) - 1
     scale = (x.max() - x.min()) / 2 / largest
-    return (x / scale).round().clamp(-largest, largest).to(torch.int8)
+    scale = torch.where(scale == 0, 1.0, scale)
+    return (x / scale).round().clamp(-largest, largest).to(torch.int8), scale
 
 
-@wrong("absmax_codes", "divides by 2**(bits - 1) instead of one less: codes one too large, clamped")
-def _(x, bits):
+@wrong("absmax_quantize", "divides by 2**(bits - 1) instead of one less: codes one too large, clamped")
+def _(x, bits=8):
     steps = 2 ** (bits - 1)
-    return (x / (x.abs().max() / steps)).round().clamp(1 - steps, steps - 1).to(torch.int8)
+    scale = x.abs().max() / steps
+    if scale == 0:
+        scale = torch.tensor(1.0)
+    return (x / scale).round().clamp(1 - steps, steps - 1).to(torch.int8), scale
 
 
-@wrong("absmax_codes", "cuts off towards zero: no rounding")
-def _(x, bits):
-    largest = 2 ** (bits - 1) - 1
-    return (x / (x.abs().max() / largest)).clamp(-largest, largest).to(torch.int8)
-
-
-@wrong("absmax_codes", "a scale for each row instead of one for all")  # right for one dimension
-def _(x, bits):
-    largest = 2 ** (bits - 1) - 1
-    scale = x.abs().amax(dim=-1, keepdim=True) / largest
-    return (x / scale).round().clamp(-largest, largest).to(torch.int8)
-
-
-@wrong("absmax_codes", "ignores bits: always 127")
-def _(x, bits):
-    return (x / (x.abs().max() / 127)).round().clamp(-127, 127).to(torch.int8)
-
-
-@wrong("absmax_codes", "returns codes and scale, not the codes alone")
-def _(x, bits):
+@wrong("absmax_quantize", "cuts off towards zero: no rounding")
+def _(x, bits=8):
     largest = 2 ** (bits - 1) - 1
     scale = x.abs().max() / largest
+    scale[scale == 0] = 1
+    return (x / scale).clamp(-largest, largest).to(torch.int8), scale
+
+
+@wrong("absmax_quantize", "a scale for each row instead of one for all")  # right for one dimension, but for its shape
+def _(x, bits=8):
+    largest = 2 ** (bits - 1) - 1
+    scale = x.abs().amax(dim=-1, keepdim=True) / largest
+    scale[scale == 0] = 1
+    return (x / scale).round().clamp(-largest, largest).to(torch.int8), scale
+
+
+@wrong("absmax_quantize", "ignores bits: always 127")
+def _(x, bits=8):
+    scale = x.abs().max() / 127
+    scale = torch.where(scale > 0, scale, torch.ones(()))
+    return (x / scale).round().clamp(-127, 127).to(torch.int8), scale
+
+
+@wrong("absmax_quantize", "returns the codes alone")
+def _(x, bits=8):
+    largest = 2 ** (bits - 1) - 1
+    scale = x.abs().max() / largest
+    return (x / (scale if scale > 0 else 1)).round().to(torch.int8)
+
+
+@wrong("absmax_quantize", "scale first, codes second")
+def _(x, bits=8):
+    scale = x.abs().max() / (2 ** (bits - 1) - 1)
+    scale = torch.where(scale > 0, scale, 1)
+    return scale, (x / scale).round().to(torch.int8)
+
+
+@wrong("absmax_quantize", "a tensor of zeros gets the scale 0, its codes set to 0")
+def _(x, bits=8):
+    scale = x.abs().max() / (2 ** (bits - 1) - 1)
+    return (x / scale).nan_to_num(0).round().to(torch.int8), scale
+
+
+@wrong("absmax_quantize", "adds a little to the scale against 0 / 0: every scale is a little too large")
+def _(x, bits=8):
+    scale = x.abs().max() / (2 ** (bits - 1) - 1) + 1e-3
     return (x / scale).round().to(torch.int8), scale
 
 
-@wrong("absmax_codes", "abs_ in place: the signs of x are gone before it is divided")
-def _(x, bits):
-    largest = 2 ** (bits - 1) - 1
-    scale = x.abs_().max() / largest
-    return (x / scale).round().clamp(-largest, largest).to(torch.int8)
+@wrong("absmax_quantize", "the papers' constant: codes are right, the scale is what they were multiplied by")
+def _(x, bits=8):
+    absmax = x.abs().max()
+    c = (2 ** (bits - 1) - 1) / torch.where(absmax > 0, absmax, 2 ** (bits - 1) - 1)
+    return (x * c).round().to(torch.int8), c
 
 
-@right("absmax_codes", "the largest size from max and -min")
-def _(x, bits):
+@wrong("absmax_quantize", "abs_ in place: the signs of x are gone before it is divided")
+def _(x, bits=8):
+    scale = x.abs_().max() / (2 ** (bits - 1) - 1)
+    scale = torch.where(scale > 0, scale, 1)
+    return (x / scale).round().to(torch.int8), scale
+
+
+@right("absmax_quantize", "the largest size from max and -min")
+def _(x, bits=8):
     top = (1 << bits - 1) - 1
     low, high = torch.aminmax(x)
     scale = torch.maximum(-low, high) / top
-    return torch.round(x / scale).char()
+    if scale == 0:
+        scale = torch.ones_like(scale)
+    return torch.round(x / scale).char(), scale
 
 
-@right("absmax_codes", "numpy: rint in float32")
-def _(x, bits):
+@right("absmax_quantize", "numpy: rint in float32")
+def _(x, bits=8):
     values = x.numpy()
     scale = np.abs(values).max() / np.float32(2 ** (bits - 1) - 1) or np.float32(1)
-    return torch.from_numpy(np.rint(values / scale).astype(np.int8))
+    return torch.from_numpy(np.rint(values / scale).astype(np.int8)), torch.tensor(scale)
 
 
-@right("absmax_codes", "one weight at a time with Python's round")
-def _(x, bits):
+@right("absmax_quantize", "one weight at a time with Python's round")
+def _(x, bits=8):
     flat = x.flatten().tolist()
     step = max(map(abs, flat)) / (2 ** (bits - 1) - 1) or 1.0
-    return torch.tensor([round(v / step) for v in flat], dtype=torch.int8).reshape(x.shape)
+    return torch.tensor([round(v / step) for v in flat], dtype=torch.int8).reshape(x.shape), torch.tensor(step)
 
 
 # --- zeropoint_values

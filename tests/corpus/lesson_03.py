@@ -10,68 +10,6 @@ from corpus import right, wrong
 from helpers.codebooks import integer
 from helpers.quantization import quantize
 
-# --- bits_per_weight
-
-@wrong("bits_per_weight", "full blocks only: a begun block gets no scale")
-def _(count, bits, block_size):
-    return (8 * math.ceil(count * bits / 8) + 32 * (count // block_size)) / count
-
-
-@wrong("bits_per_weight", "codes not filled up to whole bytes")
-def _(count, bits, block_size):
-    return bits + 32 * math.ceil(count / block_size) / count
-
-
-@wrong("bits_per_weight", "scales of 16 bits instead of 32")
-def _(count, bits, block_size):
-    return (8 * math.ceil(count * bits / 8) + 16 * math.ceil(count / block_size)) / count
-
-
-@wrong("bits_per_weight", "bytes per weight, not bits")
-def _(count, bits, block_size):
-    return (math.ceil(count * bits / 8) + 4 * math.ceil(count / block_size)) / count
-
-
-@wrong("bits_per_weight", "divides by the weights of whole blocks instead of count")
-def _(count, bits, block_size):
-    blocks = math.ceil(count / block_size)
-    return (8 * math.ceil(count * bits / 8) + 32 * blocks) / (blocks * block_size)
-
-
-@wrong("bits_per_weight", "the last block's codes are padded to a whole block")
-def _(count, bits, block_size):
-    blocks = math.ceil(count / block_size)
-    return (8 * math.ceil(blocks * block_size * bits / 8) + 32 * blocks) / count
-
-
-@wrong("bits_per_weight", "each block's codes fill whole bytes of their own")  # blocks of 3 with 3 bits
-def _(count, bits, block_size):
-    lengths = [min(block_size, count - start) for start in range(0, count, block_size)]
-    return sum(8 * math.ceil(length * bits / 8) + 32 for length in lengths) / count
-
-
-@wrong("bits_per_weight", "always one scale more: count // block_size + 1")
-def _(count, bits, block_size):
-    return (8 * math.ceil(count * bits / 8) + 32 * (count // block_size + 1)) / count
-
-
-@right("bits_per_weight", "counts blocks and bytes by the length of ranges")
-def _(count, bits, block_size):
-    return (8 * len(range(0, count * bits, 8)) + 32 * len(range(0, count, block_size))) / count
-
-
-@right("bits_per_weight", "exact fractions")
-def _(count, bits, block_size):
-    stored = math.ceil(Fraction(count * bits, 8)) * 8 + math.ceil(Fraction(count, block_size)) * 32
-    return float(Fraction(stored, count))
-
-
-@right("bits_per_weight", "codes and scales per weight apart, with floor of the negative")
-def _(count, bits, block_size):
-    codes = count * bits + (-count * bits) % 8
-    return codes / count + 32 * -(-count // block_size) / count
-
-
 # --- read_nibbles
 
 @wrong("read_nibbles", "does not cut to count: an odd one gets a code too many")
@@ -388,3 +326,122 @@ def _(w, k, block_size):
     rank = w.abs().flatten().argsort(descending=True, stable=True).argsort().view(w.shape)
     keep = (rank < k).float()
     return keep * w + (1 - keep) * quantize(w * (1 - keep), integer(4), block_size).dequantize()
+
+
+# --- block_codes
+
+@wrong("block_codes", "divides by the step of one block for all: the first block's absmax")
+def _(x, block_size):
+    blocks = x.reshape(-1, block_size)
+    absmax = blocks.abs().amax(dim=1)
+    return ((blocks / absmax[0] * 7).round().clamp(-7, 7) + 7).to(torch.uint8), absmax
+
+
+@wrong("block_codes", "adds 7 before rounding to int8 and lets the sign through, from -7 to 7 in int8")
+def _(x, block_size):
+    blocks = x.reshape(-1, block_size)
+    absmax = blocks.abs().amax(dim=1)
+    return (blocks / absmax[:, None] * 7).round().to(torch.int8), absmax
+
+
+@wrong("block_codes", "cuts the tensor into block_size blocks instead of blocks of block_size")
+def _(x, block_size):
+    blocks = x.reshape(block_size, -1)
+    absmax = blocks.abs().amax(dim=1)
+    return ((blocks / absmax[:, None] * 7).round() + 7).to(torch.uint8), absmax
+
+
+@wrong("block_codes", "spreads the codes over 0 to 15, as if all sixteen were used")
+def _(x, block_size):
+    blocks = x.reshape(-1, block_size)
+    absmax = blocks.abs().amax(dim=1)
+    return ((blocks / absmax[:, None] + 1) * 7.5).round().to(torch.uint8), absmax
+
+
+@wrong("block_codes", "takes the least and the greatest of a block, not its absmax")
+def _(x, block_size):
+    blocks = x.reshape(-1, block_size)
+    low, high = blocks.amin(dim=1), blocks.amax(dim=1)
+    codes = ((blocks - low[:, None]) / (high - low)[:, None] * 14).round()
+    return codes.to(torch.uint8), blocks.abs().amax(dim=1)
+
+
+@wrong("block_codes", "rounds by adding a half and cutting off, after the 7 is added")  # 0.5 too early
+def _(x, block_size):
+    blocks = x.reshape(-1, block_size)
+    absmax = blocks.abs().amax(dim=1)
+    return (blocks / absmax[:, None] * 7 + 7).to(torch.uint8), absmax
+
+
+@wrong("block_codes", "keeps the absmax as a column, (blocks, 1)")
+def _(x, block_size):
+    blocks = x.reshape(-1, block_size)
+    absmax = blocks.abs().amax(dim=1, keepdim=True)
+    return ((blocks / absmax * 7).round() + 7).to(torch.uint8), absmax
+
+
+@right("block_codes", "block by block in a loop, with torch.stack")
+def _(x, block_size):
+    codes, absmax = [], []
+    for block in x.flatten().split(block_size):
+        absmax.append(block.abs().max())
+        codes.append(torch.round(7 * block / absmax[-1]) + 7)
+    return torch.stack(codes).to(torch.uint8), torch.stack(absmax)
+
+
+@right("block_codes", "by the nearest of fifteen levels")
+def _(x, block_size):
+    blocks = x.reshape(-1, block_size)
+    absmax = torch.maximum(blocks.amax(dim=1), -blocks.amin(dim=1))
+    scaled = blocks / absmax.view(-1, 1)
+    return (scaled[..., None] - integer(4)).abs().argmin(-1).to(torch.uint8), absmax
+
+
+# --- pack_codes
+
+@wrong("pack_codes", "the first code in the low half")
+def _(codes):
+    even = torch.nn.functional.pad(codes, (0, len(codes) % 2)).view(-1, 2)
+    return even[:, 0] | even[:, 1] << 4
+
+
+@wrong("pack_codes", "shifts by three places")
+def _(codes):
+    even = torch.nn.functional.pad(codes, (0, len(codes) % 2)).view(-1, 2)
+    return (even[:, 0] << 3) + even[:, 1]
+
+
+@wrong("pack_codes", "the lone last code of an odd number lands in the low half")
+def _(codes):
+    whole = codes[:len(codes) // 2 * 2].view(-1, 2)
+    return torch.cat([whole[:, 0] * 16 + whole[:, 1], codes[len(codes) // 2 * 2:]])
+
+
+@wrong("pack_codes", "fills up an odd number with 15, not with 0")
+def _(codes):
+    even = torch.nn.functional.pad(codes, (0, len(codes) % 2), value=15).view(-1, 2)
+    return even[:, 0] * 16 + even[:, 1]
+
+
+@wrong("pack_codes", "always adds a zero, so that an even number gets a byte too many")
+def _(codes):
+    even = torch.cat([codes, codes.new_zeros(2 - len(codes) % 2)]).view(-1, 2)
+    return even[:, 0] * 16 + even[:, 1]
+
+
+@wrong("pack_codes", "computes in int64 and leaves it at that")
+def _(codes):
+    even = torch.nn.functional.pad(codes, (0, len(codes) % 2)).long().view(-1, 2)
+    return even[:, 0] * 16 + even[:, 1]
+
+
+@right("pack_codes", "by shift and or, on rows of two")
+def _(codes):
+    even = torch.nn.functional.pad(codes, (0, len(codes) % 2)).view(-1, 2)
+    return even[:, 0] << 4 | even[:, 1]
+
+
+@right("pack_codes", "as hexadecimal text")
+def _(codes):
+    text = "".join(f"{code:x}" for code in codes.tolist()) + "0" * (len(codes) % 2)
+    return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)

@@ -2,7 +2,6 @@
 
 import math
 from bisect import bisect_left
-from collections import Counter
 from statistics import NormalDist
 
 import numpy as np
@@ -72,77 +71,6 @@ def _(x, levels):
 def _(x, levels):
     distance = np.subtract.outer(x.numpy().astype(np.float64), levels.numpy().astype(np.float64)) ** 2
     return torch.from_numpy(distance.argmin(axis=1))
-
-
-# --- code_entropy
-
-@wrong("code_entropy", "natural logarithm: nats, not bits")
-def _(codes):
-    p = codes.unique(return_counts=True)[1] / codes.numel()
-    return -(p * p.log()).sum().item()
-
-
-@wrong("code_entropy", "a code between that does not occur gives 0 * log2(0) = NaN")
-def _(codes):
-    p = torch.bincount(codes.flatten().long()).double() / codes.numel()
-    return -(p * p.log2()).sum().item()
-
-
-@wrong("code_entropy", "takes code 0 for one that does not occur")
-def _(codes):
-    p = codes[codes != 0].unique(return_counts=True)[1] / codes.numel()
-    return -(p * p.log2()).sum().item() + 0.0
-
-
-@wrong("code_entropy", "counts the codes 0 to 15 only: larger ones are lost")
-def _(codes):
-    counts = torch.histc(codes.float(), bins=16, min=-0.5, max=15.5)
-    p = counts[counts > 0] / counts.sum()
-    return -(p * p.log2()).sum().item()
-
-
-@wrong("code_entropy", "divides by len(codes), the number of rows of a matrix")
-def _(codes):
-    p = codes.unique(return_counts=True)[1].double() / len(codes)
-    return -(p * p.log2()).sum().item()
-
-
-@wrong("code_entropy", "log2 of the number of different codes, as if equally frequent")
-def _(codes):
-    return math.log2(len(codes.unique()))
-
-
-@wrong("code_entropy", "the minus sign is missing: negative bits")
-def _(codes):
-    p = codes.unique(return_counts=True)[1] / codes.numel()
-    return (p * p.log2()).sum().item()
-
-
-@wrong("code_entropy", "counts in the codes' own dtype: 256 in uint8 wrap to zero")
-def _(codes):
-    counts = torch.stack([(codes == c).sum(dtype=codes.dtype) for c in codes.unique()]).double()
-    p = counts[counts > 0] / codes.numel()
-    return -(p * p.log2()).sum().item()
-
-
-@right("code_entropy", "Counter and math.log2, expected surprise of each occurrence")
-def _(codes):
-    values = codes.flatten().tolist()
-    counts = Counter(values)
-    return math.fsum(math.log2(len(values) / counts[v]) for v in values) / len(values)
-
-
-@right("code_entropy", "log2(n) less the mean of log2 of the counts")
-def _(codes):
-    counts = np.unique(codes.numpy(), return_counts=True)[1].astype(np.float64)
-    n = counts.sum()
-    return float(np.log2(n) - counts @ np.log2(counts) / n)
-
-
-@right("code_entropy", "torch's Categorical, nats turned to bits")
-def _(codes):
-    counts = codes.unique(return_counts=True)[1].double()
-    return (torch.distributions.Categorical(probs=counts).entropy() / math.log(2)).item()
 
 
 # --- nf4_round_trip
@@ -395,3 +323,71 @@ def _(bits):
     above = torch.special.ndtri(torch.linspace(0.5, offset, half + 1, dtype=torch.float64))
     below = torch.special.ndtri(torch.linspace(1 - offset, 0.5, half, dtype=torch.float64))
     return torch.unique(torch.cat([below, above])) / above[-1]
+
+
+# --- weighted_levels
+
+def _turn(scaled, weight, levels, pinned=(-1, 0, 1), start=None):
+    codes = torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2)
+    moved = (levels if start is None else start).clone()
+    for code, level in enumerate(levels.tolist()):
+        here = codes == code
+        if here.any() and level not in pinned:
+            moved[code] = (weight[here] * scaled[here]).sum() / weight[here].sum()
+    return moved
+
+
+@wrong("weighted_levels", "the plain mean of each level's values")
+def _(scaled, absmax, levels):
+    return _turn(scaled, torch.ones_like(scaled), levels)
+
+
+@wrong("weighted_levels", "weights by absmax, not by its square")
+def _(scaled, absmax, levels):
+    return _turn(scaled, absmax[:, None].expand_as(scaled), levels)
+
+
+@wrong("weighted_levels", "weights by the fourth power of absmax: the square is squared once more")
+def _(scaled, absmax, levels):
+    return _turn(scaled, absmax[:, None].expand_as(scaled) ** 4, levels)
+
+
+@wrong("weighted_levels", "the mean of the weights themselves, divided by the mean absmax of their blocks")
+def _(scaled, absmax, levels):
+    codes = torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2)
+    weights, moved = scaled * absmax[:, None], levels.clone()
+    for code, level in enumerate(levels.tolist()):
+        here = codes == code
+        if here.any() and level not in (-1, 0, 1):
+            moved[code] = weights[here].mean() / absmax.mean()
+    return moved
+
+
+@wrong("weighted_levels", "pins the first and the last level and forgets the zero")
+def _(scaled, absmax, levels):
+    return _turn(scaled, absmax.square()[:, None].expand_as(scaled), levels, pinned=(-1, 1))
+
+
+@wrong("weighted_levels", "weighs by the square of the scaled value in place of the block's absmax")
+def _(scaled, absmax, levels):
+    return _turn(scaled, scaled.square() + 1e-12, levels)
+
+
+@right("weighted_levels", "by one-hot codes and matrix products, in float64")
+def _(scaled, absmax, levels):
+    codes = (scaled.flatten()[:, None] - levels).abs().argmin(1)
+    share = absmax.double().square().repeat_interleave(scaled.shape[1])
+    where = torch.nn.functional.one_hot(codes, len(levels)).double()
+    total, mass = where.T @ (share * scaled.flatten()), where.T @ share
+    stays = (mass == 0) | torch.isin(levels, torch.tensor([-1.0, 0.0, 1.0]))
+    return torch.where(stays, levels, (total / mass).float())
+
+
+@right("weighted_levels", "by torch.average's cousin in numpy")
+def _(scaled, absmax, levels):
+    boundaries = ((levels[1:] + levels[:-1]) / 2).numpy()
+    codes = np.searchsorted(boundaries, scaled.numpy())
+    share = np.broadcast_to(absmax.numpy()[:, None] ** 2, codes.shape)
+    return torch.tensor([level if level in (-1, 0, 1) or not (codes == code).any() else
+                         float(np.average(scaled.numpy()[codes == code], weights=share[codes == code]))
+                         for code, level in enumerate(levels.tolist())])

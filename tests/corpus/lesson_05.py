@@ -1,90 +1,11 @@
 """Answers to lesson 05's exercises that nobody registered, written from the prompts alone."""
 
 import math
-from fractions import Fraction
 
 import numpy as np
 import torch
 
 from corpus import right, wrong
-
-# --- scale_bits
-
-@wrong("scale_bits", "nested scales not shared by the block's weights: 32 / nested_block")
-def _(block_size, nested_block=None):
-    if nested_block is None:
-        return 32 / block_size
-    return 8 / block_size + 32 / nested_block
-
-
-@wrong("scale_bits", "integer division: 32 // block_size")
-def _(block_size, nested_block=None):
-    if nested_block is None:
-        return 32 // block_size
-    return 8 // block_size + 32 // (block_size * nested_block)
-
-
-@wrong("scale_bits", "bytes per weight instead of bits")
-def _(block_size, nested_block=None):
-    if nested_block is None:
-        return 4 / block_size
-    return 1 / block_size + 4 / (block_size * nested_block)
-
-
-@wrong("scale_bits", "rounded to three places")
-def _(block_size, nested_block=None):
-    bits = 32 if nested_block is None else 8 + 32 / nested_block
-    return round(bits / block_size, 3)
-
-
-@wrong("scale_bits", "nested scales counted as 16 bits")
-def _(block_size, nested_block=None):
-    bits = 32 if nested_block is None else 8 + 16 / nested_block
-    return bits / block_size
-
-
-@wrong("scale_bits", "adds the two block sizes instead of multiplying them")
-def _(block_size, nested_block=None):
-    if nested_block is None:
-        return 32 / block_size
-    return 8 / block_size + 32 / (block_size + nested_block)
-
-
-@wrong("scale_bits", "keeps the float32 scales beside their 8-bit codes")
-def _(block_size, nested_block=None):
-    bits = 32
-    if nested_block is not None:
-        bits += 8 + 32 / nested_block
-    return bits / block_size
-
-
-@wrong("scale_bits", "counts the 4-bit code of the weight as well")
-def _(block_size, nested_block=None):
-    bits = 32 if nested_block is None else 8 + 32 / nested_block
-    return 4 + bits / block_size
-
-
-def _recursive(block_size, nested_block=None):
-    return (8 + _recursive(nested_block) if nested_block else 32) / block_size
-
-
-@right("scale_bits", "recursion: the cost of a scale's scale")
-def _(block_size, nested_block=None):
-    return _recursive(block_size, nested_block)
-
-
-@right("scale_bits", "all bits of a whole nested block, over its weights")
-def _(block_size, nested_block=None):
-    scales = nested_block or 1
-    total = 32 if nested_block is None else 8 * scales + 32
-    return total / (scales * block_size)
-
-
-@right("scale_bits", "exact fractions, turned to float at the end")
-def _(block_size, nested_block=None):
-    each = Fraction(32) if nested_block is None else 8 + Fraction(32, nested_block)
-    return float(each / block_size)
-
 
 # --- count_weights
 
@@ -436,3 +357,69 @@ def _(absmax, levels):
     middles = (levels.double()[1:] + levels.double()[:-1]) / 2
     codes = (blocks / nested[:, None]).flatten()[:len(absmax)].unsqueeze(1) > middles
     return codes.sum(dim=1).byte(), nested.float()
+
+
+# --- nested_bits
+
+@wrong("nested_bits", "every scale is shared by the weights of its own block alone")
+def _(bits, blocks):
+    return bits[0] + sum(b / n for b, n in zip(bits[1:], blocks, strict=True))
+
+
+@wrong("nested_bits", "the codes are left out")
+def _(bits, blocks):
+    shared = 1
+    total = 0.0
+    for b, n in zip(bits[1:], blocks, strict=True):
+        shared *= n
+        total += b / shared
+    return total
+
+
+@wrong("nested_bits", "takes 32 bits for every scale, whatever bits says")
+def _(bits, blocks):
+    total, shared = bits[0], 1
+    for n in blocks:
+        shared *= n
+        total += 32 / shared
+    return float(total)
+
+
+@wrong("nested_bits", "divides every stage by one block too many: the codes by the first block already")
+def _(bits, blocks):
+    total, shared = 0.0, 1
+    for b, n in zip(bits, (*blocks, 1), strict=True):
+        shared *= n
+        total += b / shared
+    return total
+
+
+@wrong("nested_bits", "divides by all blocks at every stage")
+def _(bits, blocks):
+    shared = 1
+    for n in blocks:
+        shared *= n
+    return bits[0] + sum(b / shared for b in bits[1:])
+
+
+@wrong("nested_bits", "rounds to two places")
+def _(bits, blocks):
+    total, shared = 0.0, 1
+    for b, n in zip(bits, (1, *blocks), strict=True):
+        shared *= n
+        total += b / shared
+    return round(total, 2)
+
+
+@right("nested_bits", "from the inside out, by recursion")
+def _(bits, blocks):
+    def inner(stage):
+        return bits[stage] + (inner(stage + 1) / blocks[stage] if stage < len(blocks) else 0)
+    return float(inner(0))
+
+
+@right("nested_bits", "counts the bits of a group of all blocks")
+def _(bits, blocks):
+    weights = math.prod(blocks)
+    total = sum(b * math.prod(blocks[stage:]) for stage, b in enumerate(bits))
+    return total / weights

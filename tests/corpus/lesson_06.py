@@ -1,74 +1,73 @@
 """Answers to lesson 06's exercises that nobody registered, written from the prompts alone."""
 
-import math
 
 import torch
 
 from corpus import right, wrong
-from helpers.lora import LoRALinear, lora_layers
 
-# update_weight
-
-
-@wrong("update_weight", "divides alpha by k, the width of A, in place of r")
-def _(A, B, alpha):
-    return alpha / A.shape[1] * (B @ A)
+# lora_forward
 
 
-@wrong("update_weight", "divides alpha by d, the rows of B, in place of r")
-def _(A, B, alpha):
-    return alpha / len(B) * (B @ A)
+@wrong("lora_forward", "divides alpha by k, the width of A, in place of r")
+def _(x, W, A, B, alpha):
+    return x @ W.T + alpha / A.shape[-1] * (x @ A.T) @ B.T
 
 
-@wrong("update_weight", "integer division of alpha by r")
-def _(A, B, alpha):
-    return alpha // A.shape[0] * (B @ A)  # wrong where alpha is no multiple of r
+@wrong("lora_forward", "integer division of alpha by r")
+def _(x, W, A, B, alpha):
+    return x @ W.T + alpha // len(A) * (x @ A.T) @ B.T
 
 
-@wrong("update_weight", "scales by alpha over the square root of r")
-def _(A, B, alpha):
-    return alpha / math.sqrt(A.shape[0]) * (B @ A)
+@wrong("lora_forward", "scales the sum, the frozen part too")
+def _(x, W, A, B, alpha):
+    return alpha / len(A) * (x @ W.T + x @ A.T @ B.T)
 
 
-@wrong("update_weight", "returns the update transposed, (k, d)")
-def _(A, B, alpha):
-    return alpha / A.shape[0] * (A.T @ B.T)
+@wrong("lora_forward", "rank 8 written into the code")
+def _(x, W, A, B, alpha):
+    return torch.nn.functional.linear(x, W + alpha / 8 * B @ A)
 
 
-@wrong("update_weight", "scales both A and B by alpha / r, so the factor comes squared")
-def _(A, B, alpha):
-    scaling = alpha / A.shape[0]
-    return (scaling * B) @ (scaling * A)
+@wrong("lora_forward", "the branch alone, with no frozen layer")
+def _(x, W, A, B, alpha):
+    return (x @ A.T) @ B.T * (alpha / A.shape[0])
 
 
-@wrong("update_weight", "rank 8 written into the code, whatever r is")
-def _(A, B, alpha):
-    return alpha / 8 * (B @ A)
+@wrong("lora_forward", "multiplies A and B in the other order wherever the shapes allow it")
+def _(x, W, A, B, alpha):
+    product = A @ B if A.shape == B.shape else B @ A
+    return x @ (W + alpha / len(A) * product).T
 
 
-@wrong("update_weight", "divides upside down: r / alpha")
-def _(A, B, alpha):
-    r = B.shape[1]
-    return r / alpha * (B @ A)
+@wrong("lora_forward", "treats x as a column: W @ x.T, and returns that, lying on its side")
+def _(x, W, A, B, alpha):
+    return W @ x.T + alpha / len(A) * B @ (A @ x.T)
 
 
-@right("update_weight", "adds up r outer products in a loop, scales at the end")
-def _(A, B, alpha):
-    total = torch.zeros(B.shape[0], A.shape[1])
-    for column, row in zip(B.T, A, strict=True):
-        total += torch.outer(column, row)
-    return total * alpha / len(A)
+@wrong("lora_forward", "scales twice, once behind A and once behind B")
+def _(x, W, A, B, alpha):
+    s = alpha / B.shape[1]
+    return x @ W.T + s * ((s * x @ A.T) @ B.T)
 
 
-@right("update_weight", "einsum in float64, back in A's dtype")
-def _(A, B, alpha):
-    return torch.einsum("dr,rk->dk", B.double(), A.double()).mul(alpha).div(A.size(0)).to(A.dtype)
+@right("lora_forward", "one weight W + (α/r)·BA, made in float64")
+def _(x, W, A, B, alpha):
+    weight = W.double() + alpha / len(A) * B.double() @ A.double()
+    return (x.double() @ weight.T).to(x.dtype)
 
 
-@right("update_weight", "the scale as a diagonal matrix between B and A")
-def _(A, B, alpha):
-    r = len(A)
-    return B @ torch.full((r,), alpha / r).diag() @ A
+@right("lora_forward", "rows one by one, the branch as a sum of r outer products")
+def _(x, W, A, B, alpha):
+    rows = []
+    for row in x:
+        branch = sum((a @ row) * b for a, b in zip(A, B.T, strict=True))
+        rows.append(W @ row + branch * alpha / A.shape[0])
+    return torch.stack(rows)
+
+
+@right("lora_forward", "einsum, and the scale on A")
+def _(x, W, A, B, alpha):
+    return torch.einsum("nk,dk->nd", x, W) + torch.einsum("nk,rk,dr->nd", x, A * (alpha / A.size(0)), B)
 
 
 # moves_first
@@ -198,81 +197,6 @@ def _(x, W, A, B, scaling, drop):
 def _(x, W, A, B, scaling, drop):
     both = torch.cat([x, drop(x)], dim=1)
     return both @ torch.cat([W, scaling * B @ A], dim=1).T
-
-
-# names_to_freeze
-
-
-@wrong("names_to_freeze", "any parameter named A or B counts as an adapter's, wherever it is")
-def _(model):
-    return [name for name, _ in model.named_parameters() if name.split(".")[-1] not in ("A", "B")]
-
-
-@wrong("names_to_freeze", "leaves out everything in a LoRALinear, its frozen base too")
-def _(model):
-    adapted = tuple(f"{name}." for name, _ in lora_layers(model))
-    return [name for name, _ in model.named_parameters() if not name.startswith(adapted)]
-
-
-@wrong("names_to_freeze", "sorted by name instead of in the model's order")
-def _(model):
-    adapters = {f"{name}.{letter}".lstrip(".") for name, _ in lora_layers(model) for letter in "AB"}
-    return sorted({name for name, _ in model.named_parameters()} - adapters)
-
-
-@wrong("names_to_freeze", "returns those that are frozen already, by requires_grad")
-def _(model):
-    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-
-
-@wrong("names_to_freeze", "lists a parameter that two modules share twice")
-def _(model):
-    adapters = {id(parameter) for _, layer in lora_layers(model) for parameter in (layer.A, layer.B)}
-    named = model.named_parameters(remove_duplicate=False)  # wrong for tied embeddings
-    return [name for name, parameter in named if id(parameter) not in adapters]
-
-
-@wrong("names_to_freeze", "lists weights only, forgets the biases")
-def _(model):
-    return [name for name, _ in model.named_parameters() if name.endswith("weight")]
-
-
-@wrong("names_to_freeze", "a fixed list of layer types: misses parameters held by any other module")
-def _(model):
-    kinds = (torch.nn.Linear, torch.nn.LayerNorm, torch.nn.Embedding)
-    frozen = {id(p) for module in model.modules() if isinstance(module, kinds) for p in module.parameters()}
-    return [name for name, p in model.named_parameters() if id(p) in frozen]  # misses a bare nn.Parameter
-
-
-@wrong("names_to_freeze", "lists the bases of all adapters first, then the rest: order lost")
-def _(model):
-    bases = [f"{name}.base.{key}" for name, layer in lora_layers(model) for key, _ in layer.base.named_parameters()]
-    adapters = [f"{name}.{letter}" for name, _ in lora_layers(model) for letter in "AB"]
-    rest = [name for name, _ in model.named_parameters() if name not in bases + adapters]
-    return bases + rest
-
-
-@right("names_to_freeze", "compares parameters by identity")
-def _(model):
-    adapters = {id(parameter) for _, layer in lora_layers(model) for parameter in (layer.A, layer.B)}
-    return [name for name, parameter in model.named_parameters() if id(parameter) not in adapters]
-
-
-@right("names_to_freeze", "deletes the adapters from a dict, which keeps its order")
-def _(model):
-    left = dict(model.named_parameters())
-    for name, _ in lora_layers(model):
-        prefix = f"{name}." if name else ""
-        del left[f"{prefix}A"], left[f"{prefix}B"]
-    return list(left)
-
-
-@right("names_to_freeze", "asks for each parameter what module owns it")
-def _(model):
-    def is_adapter(name):
-        owner, _, key = name.rpartition(".")
-        return key in ("A", "B") and isinstance(model.get_submodule(owner), LoRALinear)
-    return list(filter(lambda name: not is_adapter(name), dict(model.named_parameters())))
 
 
 # merged_weight

@@ -8,135 +8,141 @@ import torch.nn.functional as F
 
 from corpus import right, wrong
 
-# bottleneck_weights
-
-
-@wrong("bottleneck_weights", "leaves out both biases")
-def _(d, m, layers):
-    return layers * 2 * (d * m + m * d)
-
-
-@wrong("bottleneck_weights", "counts one adapter in every layer instead of two")
-def _(d, m, layers):
-    return layers * (d * m + m + m * d + d)
-
-
-@wrong("bottleneck_weights", "gives both linear layers a bias of d")
-def _(d, m, layers):
-    return layers * 2 * (2 * d * m + 2 * d)
-
-
-@wrong("bottleneck_weights", "forgets the bias of the layer back up to d")
-def _(d, m, layers):
-    return layers * 2 * (d * m + m + m * d)
-
-
-@wrong("bottleneck_weights", "counts the biases of one layer only, not of all layers")
-def _(d, m, layers):
-    return layers * 4 * d * m + 2 * (m + d)  # right for one layer
-
-
-@wrong("bottleneck_weights", "adds the two layer norms of every layer, 4 d more")
-def _(d, m, layers):
-    adapter = (d + 1) * m + (m + 1) * d
-    return layers * (2 * adapter + 2 * 2 * d)
-
-
-@wrong("bottleneck_weights", "missing brackets: only the first term is multiplied by the adapters' number")
-def _(d, m, layers):
-    return 2 * layers * d * m + m + m * d + d
-
-
-@wrong("bottleneck_weights", "takes m as a reduction factor: a bottleneck of d // m")
-def _(d, m, layers):
-    width = d // m
-    return layers * 2 * (2 * d * width + width + d)
-
-
-@right("bottleneck_weights", "builds one adapter of nn.Linear on the meta device and counts")
-def _(d, m, layers):
-    adapter = torch.nn.Sequential(torch.nn.Linear(d, m, device="meta"), torch.nn.Linear(m, d, device="meta"))
-    return 2 * layers * sum(parameter.numel() for parameter in adapter.parameters())
-
-
-@right("bottleneck_weights", "adds up in loops over layers, adapters and directions")
-def _(d, m, layers):
-    total = 0
-    for _ in range(layers):
-        for _ in range(2):
-            for inputs, outputs in ((d, m), (m, d)):
-                total += (inputs + 1) * outputs
-    return total
-
-
-@right("bottleneck_weights", "completes a product: (2m + 1)(2d + 1) - 1 for a layer")
-def _(d, m, layers):
-    return layers * ((2 * m + 1) * (2 * d + 1) - 1)
-
-
 # bottleneck
 
 
-@wrong("bottleneck", "a second ReLU on the way out, before the input is added")
+@wrong("bottleneck", "a second GELU on the way out, before the input is added")
 def _(x, down, b, up, c):
-    return x + F.relu(F.linear(F.relu(F.linear(x, down, b)), up, c))
+    return x + F.gelu(F.linear(F.gelu(F.linear(x, down, b)), up, c))
 
 
-@wrong("bottleneck", "GELU instead of ReLU")
+@wrong("bottleneck", "ReLU instead of GELU")
 def _(x, down, b, up, c):
-    return x + F.linear(F.gelu(F.linear(x, down, b)), up, c)
+    return x + F.linear(F.relu(F.linear(x, down, b)), up, c)
 
 
-@wrong("bottleneck", "adds the bias b after the ReLU")
+@wrong("bottleneck", "adds the bias b after the GELU")
 def _(x, down, b, up, c):
-    return x + (F.relu(x @ down.T) + b) @ up.T + c  # right for b = 0
+    return x + (F.gelu(x @ down.T) + b) @ up.T + c  # right for b = 0
 
 
 @wrong("bottleneck", "forgets the bias c")
 def _(x, down, b, up, c):
-    return x + F.relu(x @ down.T + b) @ up.T  # right for c = 0
+    return x + F.gelu(x @ down.T + b) @ up.T  # right for c = 0
 
 
 @wrong("bottleneck", "adds in place: the caller's x is changed")
 def _(x, down, b, up, c):
-    x += torch.relu(x @ down.T + b) @ up.T + c
+    x += F.gelu(x @ down.T + b) @ up.T + c
     return x
 
 
 @wrong("bottleneck", "reshapes up and down to fit where they must be transposed")
 def _(x, down, b, up, c):
-    hidden = (x @ down.reshape(down.shape[1], down.shape[0]) + b).relu()
+    hidden = F.gelu(x @ down.reshape(down.shape[1], down.shape[0]) + b)
     return x + hidden @ up.reshape(up.shape[1], up.shape[0]) + c  # right for m = 1
 
 
-@wrong("bottleneck", "a ReLU that is cut off at 6")
+@wrong("bottleneck", "GELU as x times sigmoid(1.702 x), an approximation")
 def _(x, down, b, up, c):
-    return x + F.relu6(x @ down.T + b) @ up.T + c  # right for small values
+    hidden = x @ down.T + b
+    return x + (hidden * torch.sigmoid(1.702 * hidden)) @ up.T + c
 
 
-@wrong("bottleneck", "ReLU on the input, none in the bottleneck")
+@wrong("bottleneck", "GELU on the input, none in the bottleneck")
 def _(x, down, b, up, c):
-    return x + (x.relu() @ down.T + b) @ up.T + c
+    return x + (F.gelu(x) @ down.T + b) @ up.T + c
 
 
-@right("bottleneck", "row by row, matrix times vector, clamp for ReLU")
+@right("bottleneck", "row by row, matrix times vector, GELU by erf")
 def _(x, down, b, up, c):
-    rows = [row + up @ (down @ row + b).clamp(min=0) + c for row in x]
+    rows = []
+    for row in x:
+        hidden = down @ row + b
+        rows.append(row + up @ (hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2) + c)
     return torch.stack(rows)
 
 
-@right("bottleneck", "ReLU as half of the value and its magnitude, in float64")
+@right("bottleneck", "einsum in float64")
 def _(x, down, b, up, c):
     x64, down64, b64, up64, c64 = (t.double() for t in (x, down, b, up, c))
-    hidden = torch.einsum("nd,md->nm", x64, down64) + b64
-    return (x64 + torch.einsum("nm,dm->nd", (hidden + hidden.abs()) / 2, up64) + c64).to(x.dtype)
+    hidden = F.gelu(torch.einsum("nd,md->nm", x64, down64) + b64)
+    return (x64 + torch.einsum("nm,dm->nd", hidden, up64) + c64).to(x.dtype)
 
 
-@right("bottleneck", "columns instead of rows, addmm, masked by a comparison")
+@right("bottleneck", "columns instead of rows, addmm")
 def _(x, down, b, up, c):
-    hidden = torch.addmm(b[:, None], down, x.T)
-    hidden = hidden * (hidden > 0)
+    hidden = F.gelu(torch.addmm(b[:, None], down, x.T))
     return torch.addmm(x.T + c.unsqueeze(1), up, hidden).T
+
+
+# merge_branch
+
+
+@wrong("merge_branch", "tests by doubling alone")
+def _(branch, k):
+    x = torch.randn(5, k)
+    if torch.allclose(branch(2 * x), 2 * branch(x), atol=1e-4):
+        return branch(torch.eye(k)).T
+    return None
+
+
+@wrong("merge_branch", "forgets to transpose what the unit vectors give")
+def _(branch, k):
+    M = branch(torch.eye(k))
+    x = torch.randn(5, k)
+    return M if torch.allclose(branch(x), x @ M, atol=1e-4) else None
+
+
+@wrong("merge_branch", "asks only whether zero goes to zero")
+def _(branch, k):
+    if branch(torch.zeros(1, k)).abs().max() > 1e-6:
+        return None
+    return branch(torch.eye(k)).T
+
+
+@wrong("merge_branch", "draws its test inputs from 0 to 1")
+def _(branch, k):
+    M = branch(torch.eye(k)).T
+    x = torch.rand(100, k)
+    return M if (branch(x) - x @ M.T).abs().max() < 1e-4 else None
+
+
+@wrong("merge_branch", "least squares: the best matrix there is, whether it fits or not")
+def _(branch, k):
+    x = torch.randn(50, k, generator=torch.Generator().manual_seed(0))
+    return torch.linalg.lstsq(x, branch(x)).solution.T
+
+
+@wrong("merge_branch", "takes the bias off, and merges the rest")
+def _(branch, k):
+    b = branch(torch.zeros(1, k))
+    M = (branch(torch.eye(k)) - b).T
+    x = torch.randn(9, k)
+    return M if torch.allclose(branch(x), x @ M.T + b, atol=1e-4) else None
+
+
+@wrong("merge_branch", "looks inside and multiplies the first and last weight, whatever stands between")
+def _(branch, k):
+    weights = list(branch.parameters())
+    return weights[-1] @ weights[0] if len(weights) == 2 else None
+
+
+@right("merge_branch", "reads the columns one by one, and tests additivity and doubling")
+def _(branch, k):
+    columns = [branch(torch.eye(k)[i:i + 1])[0] for i in range(k)]
+    a, b = torch.randn(20, k), torch.randn(20, k)
+    adds = torch.allclose(branch(a + b), branch(a) + branch(b), atol=1e-4)
+    doubles = torch.allclose(branch(-3 * a), -3 * branch(a), atol=1e-4)
+    return torch.stack(columns, dim=1) if adds and doubles else None
+
+
+@right("merge_branch", "least squares in float32, kept if it fits other inputs")
+def _(branch, k):
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(40, k, generator=generator), torch.randn(40, k, generator=generator)
+    M = torch.linalg.lstsq(x, branch(x)).solution.T
+    return M.contiguous() if (branch(y) - y @ M.T).abs().max() < 1e-3 else None
 
 
 # text_loss

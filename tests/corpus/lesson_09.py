@@ -3,89 +3,11 @@
 import functools
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from corpus import right, wrong
-
-# workspace_bytes
-
-
-@wrong("workspace_bytes", "two bytes written into the code, ignores width")
-def _(shapes, width=2):
-    sizes = [d * k * 2 for d, k in shapes]
-    return sum(sizes), max(sizes)
-
-
-@wrong("workspace_bytes", "max of the shapes compares d first: not the largest product")
-def _(shapes, width=2):
-    d, k = max(shapes)
-    return sum(a * b for a, b in shapes) * width, d * k * width  # wrong for [(3, 9), (4, 1)]
-
-
-@wrong("workspace_bytes", "takes the last weight for the most at once")
-def _(shapes, width=2):
-    total = 0
-    for d, k in shapes:
-        one = d * k * width
-        total += one
-    return total, one
-
-
-@wrong("workspace_bytes", "counts weights of equal shape once only")
-def _(shapes, width=2):
-    sizes = {d * k * width for d, k in shapes}
-    return sum(sizes), max(sizes)
-
-
-@wrong("workspace_bytes", "two neighbours exist at once: the largest sum of a pair")
-def _(shapes, width=2):
-    sizes = [d * k * width for d, k in shapes]
-    pairs = [a + b for a, b in zip(sizes, sizes[1:], strict=False)]
-    return sum(sizes), max(pairs, default=sizes[0])
-
-
-@wrong("workspace_bytes", "forgets the width in the second number")
-def _(shapes, width=2):
-    sizes = [d * k for d, k in shapes]
-    return width * sum(sizes), max(sizes)
-
-
-@wrong("workspace_bytes", "largest d times largest k, though of different weights")
-def _(shapes, width=2):
-    total = sum(d * k for d, k in shapes) * width
-    return total, max(d for d, _ in shapes) * max(k for _, k in shapes) * width
-
-
-@wrong("workspace_bytes", "returns the two numbers in the other order")
-def _(shapes, width=2):
-    sizes = [width * math.prod(shape) for shape in shapes]
-    return max(sizes), sum(sizes)
-
-
-@right("workspace_bytes", "sorts the sizes and takes the last")
-def _(shapes, width=2):
-    sizes = sorted(math.prod(shape) for shape in shapes)
-    return width * sum(sizes), width * sizes[-1]
-
-
-@right("workspace_bytes", "nbytes of tensors on the meta device")
-def _(shapes, width=2):
-    sizes = [torch.empty(d, k, width, dtype=torch.uint8, device="meta").nbytes for d, k in shapes]
-    return sum(sizes), max(sizes)
-
-
-@right("workspace_bytes", "recursion over the list")
-def _(shapes, width=2):
-    def walk(rest, kept, most):
-        if not rest:
-            return kept, most
-        size = rest[0][0] * rest[0][1] * width
-        return walk(rest[1:], kept + size, max(most, size))
-    return walk(list(shapes), 0, 0)
-
 
 # page_out
 
@@ -156,77 +78,202 @@ def _(resident, room, page):
     return (pages + (rest > 0)) * page
 
 
-# double_dequant
+# frozen_product
 
 
-@wrong("double_dequant", "multiplies the offset by c1 as well")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = c1 * (scale_levels[scale_codes.long()] + offset)
-    return levels[codes.long()] * scales[:, None]
+@wrong("frozen_product", "no function of its own: torch keeps W, which is made once")
+def _(x, weight, g):
+    x = x.detach().requires_grad_()
+    y = F.linear(x, weight.dequantize())
+    y.backward(g)
+    return y, x.grad, weight.made
 
 
-@wrong("double_dequant", "subtracts the offset once more instead of adding it")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = c1 * scale_levels[scale_codes.long()] - offset
-    return levels[codes.long()] * scales[:, None]
+@wrong("frozen_product", "saves W itself for the backward pass")
+def _(x, weight, g):
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            W = weight.dequantize()
+            ctx.save_for_backward(W)
+            return x @ W.T
+
+        @staticmethod
+        def backward(ctx, gradient):
+            W, = ctx.saved_tensors
+            return gradient @ W, None
+
+    x = x.detach().requires_grad_()
+    y = Product.apply(x, weight)
+    y.backward(g)
+    return y, x.grad, weight.made
 
 
-@wrong("double_dequant", "adds the offset to the weights, not to the scales")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = c1 * scale_levels[scale_codes.long()]
-    return levels[codes.long()] * scales[:, None] + offset
+def _product(forward, backward, gradient_of):
+    """An answer built of two halves."""
+    def answer(x, weight, g):
+        class Product(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x, weight):
+                ctx.weight = weight
+                return forward(x, weight)
+
+            @staticmethod
+            def backward(ctx, gradient):
+                return backward(ctx.weight, gradient), None
+
+        x = x.detach().requires_grad_()
+        y = Product.apply(x, weight)
+        return y, gradient_of(y, x, g), weight.made
+    return answer
 
 
-@wrong("double_dequant", "scales along the columns: fails unless blocks equals block_size")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = scale_levels[scale_codes.long()] * c1 + offset
-    return levels[codes.long()] * scales
+@wrong("frozen_product", "backward multiplies by W transposed: an error unless W is square")
+def _(x, weight, g):
+    return _product(lambda x, w: x @ w.dequantize().T, lambda w, gradient: gradient @ w.dequantize().T,
+                    lambda y, x, g: torch.autograd.grad(y, x, g)[0])(x, weight, g)
 
 
-@wrong("double_dequant", "rounds the scales to bfloat16 before the second step")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = (c1 * scale_levels[scale_codes.long()] + offset).bfloat16().float()
-    return levels[codes.long()] * scales[:, None]
+@wrong("frozen_product", "calls backward on y.sum(), and never uses g")
+def _(x, weight, g):
+    return _product(lambda x, w: x @ w.dequantize().T, lambda w, gradient: gradient @ w.dequantize(),
+                    lambda y, x, g: torch.autograd.grad(y.sum(), x)[0])(x, weight, g)
 
 
-@wrong("double_dequant", "repeats the scales as a whole: every block gets a mixture of scales")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = c1 * scale_levels[scale_codes.long()] + offset
-    return levels[codes.long()] * scales.repeat(codes.shape[1]).view(codes.shape)
+@wrong("frozen_product", "multiplies by W in the forward pass too, where it must be transposed")
+def _(x, weight, g):
+    return _product(lambda x, w: x @ w.dequantize(), lambda w, gradient: gradient @ w.dequantize(),
+                    lambda y, x, g: torch.autograd.grad(y, x, g)[0])(x, weight, g)
 
 
-@wrong("double_dequant", "uses the scales' codes as numbers, not as indices into scale_levels")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = c1 * scale_codes.float() + offset
-    return levels[codes.long()] * scales.unsqueeze(1)
+@wrong("frozen_product", "computes both by hand, without any autograd function")
+def _(x, weight, g):
+    y = x @ weight.dequantize().T
+    return y, g @ weight.dequantize(), weight.made
 
 
-@wrong("double_dequant", "gives every block the first block's scale")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scale = c1 * scale_levels[scale_codes[0].long()] + offset
-    return levels[codes.long()] * scale  # right for one block
+@wrong("frozen_product", "straight through: hands the gradient on unchanged, as if W were the identity")
+def _(x, weight, g):
+    return _product(lambda x, w: x @ w.dequantize().T, lambda w, gradient: gradient,
+                    lambda y, x, g: torch.autograd.grad(y, x, g)[0])(x, weight, g)
 
 
-@right("double_dequant", "index_select and einsum")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = torch.addcmul(offset, c1, scale_levels.index_select(0, scale_codes.int()))
-    values = levels.index_select(0, codes.flatten().int()).view(codes.shape)
-    return torch.einsum("bs,b->bs", values, scales)
+@wrong("frozen_product", "writes 2 where the count belongs, and keeps W")
+def _(x, weight, g):
+    x, W = x.detach().requires_grad_(), weight.dequantize()
+    y = x @ W.T
+    return y.detach(), torch.autograd.grad(y, x, g)[0], 2
 
 
-@right("double_dequant", "one-hot vectors times the tables, in float64")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = F.one_hot(scale_codes.long(), len(scale_levels)).double() @ scale_levels.double() * c1 + offset
-    values = F.one_hot(codes.long(), len(levels)).double() @ levels.double()
-    return (values.T * scales).T.to(levels.dtype)
+@right("frozen_product", "checkpointing around the plain product: it too makes W twice")
+def _(x, weight, g):
+    x = x.detach().requires_grad_()
+    y = checkpoint(lambda t: F.linear(t, weight.dequantize()), x, use_reentrant=False)
+    gradient, = torch.autograd.grad(y, x, g)
+    return y, gradient, weight.made
 
 
-@right("double_dequant", "numpy, which takes uint8 as an index, and a loop over blocks")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    table, rows = levels.numpy(), []
-    for row, code in zip(codes.numpy(), scale_codes.tolist(), strict=True):
-        rows.append(table[row] * (scale_levels[code].item() * c1.item() + offset.item()))
-    return torch.from_numpy(np.stack(rows)).to(levels.dtype)
+@right("frozen_product", "setup_context in its own method, y.backward(g)")
+def _(x, weight, g):
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(x, weight):
+            return F.linear(x, weight.dequantize())
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.weight = inputs[1]
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return torch.einsum("nd,dk->nk", gradient, ctx.weight.dequantize()), None
+
+    x = x.clone().requires_grad_(True)
+    y = Product.apply(x, weight)
+    y.backward(g)
+    return [y, x.grad, weight.made]
+
+
+# nf4_linear
+
+
+def _codes(packed):
+    return torch.stack([packed >> 4, packed & 15], dim=-1).flatten().long()
+
+
+@wrong("nf4_linear", "forgets the offset")
+def _(x, packed, levels, c2, scale_levels, c1, offset):
+    scales = scale_levels[c2.long()] * c1
+    W = levels[_codes(packed)].view(len(c2), -1) * scales[:, None]
+    return x @ W.view(-1, x.shape[1]).T
+
+
+@wrong("nf4_linear", "reads the lower half of each byte first")
+def _(x, packed, levels, c2, scale_levels, c1, offset):
+    codes = torch.stack([packed % 16, packed // 16], dim=1).flatten().long()
+    scales = scale_levels[c2.long()] * c1 + offset
+    W = levels[codes].view(len(c2), -1) * scales[:, None]
+    return x @ W.view(-1, x.shape[1]).T
+
+
+@wrong("nf4_linear", "takes each row of W for a block")
+def _(x, packed, levels, c2, scale_levels, c1, offset):
+    scales = scale_levels[c2.long()] * c1 + offset
+    W = levels[_codes(packed)].view(-1, x.shape[1])
+    return x @ (W * scales[:, None]).T  # right where a block is a row, else an error
+
+
+@wrong("nf4_linear", "spreads the scales in turn over the weights, with repeat")
+def _(x, packed, levels, c2, scale_levels, c1, offset):
+    scales = scale_levels[c2.long()] * c1 + offset
+    W = levels[_codes(packed)]
+    W = W * scales.repeat(len(W) // len(scales))
+    return x @ W.view(-1, x.shape[1]).T
+
+
+@wrong("nf4_linear", "adds the offset to the finished weights")
+def _(x, packed, levels, c2, scale_levels, c1, offset):
+    scales = scale_levels[c2.long()] * c1
+    W = levels[_codes(packed)].view(len(c2), -1) * scales[:, None] + offset
+    return x @ W.view(-1, x.shape[1]).T
+
+
+@wrong("nf4_linear", "gives W the shape (k, d), and so mixes rows and columns up")
+def _(x, packed, levels, c2, scale_levels, c1, offset):
+    scales = scale_levels[c2.long()] * c1 + offset
+    W = levels[_codes(packed)].view(len(c2), -1) * scales[:, None]
+    return x @ W.reshape(x.shape[1], -1)
+
+
+@wrong("nf4_linear", "rounds the scales to bfloat16 on the way")
+def _(x, packed, levels, c2, scale_levels, c1, offset):
+    scales = (scale_levels[c2.long()] * c1 + offset).bfloat16().float()
+    W = levels[_codes(packed)].view(len(c2), -1) * scales[:, None]
+    return x @ W.view(-1, x.shape[1]).T
+
+
+@wrong("nf4_linear", "takes the scales' codes as numbers, times c1")
+def _(x, packed, levels, c2, scale_levels, c1, offset):
+    scales = c2.float() * c1 + offset
+    W = levels[_codes(packed)].view(len(c2), -1) * scales[:, None]
+    return x @ W.view(-1, x.shape[1]).T
+
+
+@right("nf4_linear", "numpy's bytes in a loop, scales with repeat_interleave")
+def _(x, packed, levels, c2, scale_levels, c1, offset):
+    codes = [code for byte in packed.tolist() for code in divmod(byte, 16)]
+    scales = torch.stack([scale_levels[c] for c in c2.tolist()]).mul(c1).add(offset)
+    W = levels[codes] * scales.repeat_interleave(len(codes) // len(scales))
+    return F.linear(x, W.reshape(-1, x.size(1)))
+
+
+@right("nf4_linear", "in float64, block by block")
+def _(x, packed, levels, c2, scale_levels, c1, offset):
+    blocks = _codes(packed).chunk(len(c2))
+    parts = [levels.double()[block] * (scale_levels[int(c)].double() * c1.double() + offset.double())
+             for block, c in zip(blocks, c2, strict=True)]
+    W = torch.cat(parts).view(-1, x.shape[1])
+    return torch.einsum("nk,dk->nd", x.double(), W).to(x.dtype)
 
 
 # train_step

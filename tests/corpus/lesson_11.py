@@ -1,9 +1,7 @@
 """Answers to lesson 11's exercises that nobody registered, written from the prompts alone."""
 
-import fnmatch
 import math
 import re
-from pathlib import PurePosixPath
 
 import torch
 import torch.nn.functional as F
@@ -13,73 +11,6 @@ from helpers.codebooks import NF4
 from helpers.quantization import quantize
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-
-# leave_at_home
-
-
-@wrong("leave_at_home", "looks for the ending anywhere in the name: x.bin.json")
-def _(names):
-    return [name for name in names if any(ending in name.lower() for ending in PICKLES)]
-
-
-@wrong("leave_at_home", "takes what follows the first dot: misses a.v2.pkl")
-def _(names):
-    endings = {"bin", "pt", "pth", "pkl", "ckpt"}
-    return [name for name in names if "." in name and name.lower().split(".")[1] in endings]
-
-
-@wrong("leave_at_home", "endings without the dot: prompt and cabin count")
-def _(names):
-    return [name for name in names if name.lower().endswith(("bin", "pt", "pth", "pkl", "ckpt"))]
-
-
-@wrong("leave_at_home", "sorted by the alphabet, not in their order")
-def _(names):
-    return sorted(name for name in names if name.lower().endswith(PICKLES))
-
-
-@wrong("leave_at_home", "returns the names in small letters")
-def _(names):
-    return [name for name in map(str.lower, names) if name.endswith(PICKLES)]
-
-
-@wrong("leave_at_home", "removes from the list while looping: skips names, changes the argument")
-def _(names):
-    for name in names:
-        if not name.lower().endswith(PICKLES):
-            names.remove(name)
-    return names
-
-
-@wrong("leave_at_home", "what follows the last dot, or all: a file named bin counts")
-def _(names):
-    return [name for name in names if name.lower().split(".")[-1] in {"bin", "pt", "pth", "pkl", "ckpt"}]
-
-
-@wrong("leave_at_home", "allows any letters after the ending: .ptx counts as .pt")
-def _(names):
-    return [name for name in names if PurePosixPath(name.lower()).suffix.startswith(PICKLES)]
-
-
-@right("leave_at_home", "a regular expression with IGNORECASE and an end")
-def _(names):
-    return [name for name in names if re.search(r"\.(bin|pth?|pkl|ckpt)\Z", name, re.IGNORECASE)]
-
-
-@right("leave_at_home", "fnmatch patterns over the name in small letters")
-def _(names):
-    return list(filter(lambda name: any(fnmatch.fnmatchcase(name.lower(), f"*{ending}") for ending in PICKLES), names))
-
-
-@right("leave_at_home", "cuts at the last dot by rpartition")
-def _(names):
-    kept = []
-    for name in names:
-        _, dot, ending = name.upper().rpartition(".")
-        if dot + ending in {known.upper() for known in PICKLES}:
-            kept += [name]
-    return kept
-
 
 # merge_weight
 

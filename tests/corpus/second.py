@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from pathlib import Path
 
 import torch
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, gelu, pad
 from torch.utils.checkpoint import checkpoint
 
 from corpus import wrong
 from helpers.codebooks import NF4, integer
-from helpers.lora import lora_layers
 from helpers.quantization import quantize
 
 # lesson 00
@@ -30,19 +28,6 @@ def _(parameters, bits):
 
 
 # lesson 01
-
-
-@wrong("largest_value", "takes the leading one for one more digit behind the point: all ones are 2 - 2**-(m + 1)")
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return (2 - 2.0 ** -(mantissa_bits + 1)) * 2.0**bias
-
-
-@wrong("largest_value", "steps down from the next power of two by the gap above it, which is twice the gap below it")
-def _(exponent_bits, mantissa_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    gap_above = 2 * 2.0**-mantissa_bits
-    return (2 - gap_above) * 2.0**bias
 
 
 @wrong("decode_e4m3", "returns from the branch of the subnormals before the sign is applied")
@@ -105,20 +90,6 @@ def _(x):
 # lesson 02
 
 
-@wrong("absmax_codes", "takes the absolute value of the maximum, instead of the maximum of the absolute values")
-def _(x, bits):
-    largest = 2 ** (bits - 1) - 1
-    scale = x.max().abs() / largest
-    return (x / scale).round().clamp(-largest, largest).to(torch.int8)
-
-
-@wrong("absmax_codes", "scales by half the distance from the least to the greatest value, as if they lay around zero")
-def _(x, bits):
-    largest = 2 ** (bits - 1) - 1
-    scale = (x.max() - x.min()) / 2 / largest
-    return (x / scale).round().clamp(-largest, largest).to(torch.int8)
-
-
 @wrong("zeropoint_values", "reads the codes as uint8, so that negative ones become 128 to 255")
 def _(codes, scale, zero_point):
     return (codes.to(torch.uint8).float() - zero_point) * scale
@@ -162,19 +133,6 @@ def _(raw, zero_point, w_codes):
 
 
 # lesson 03
-
-
-@wrong("bits_per_weight", "lets the codes of every block begin at a whole byte, so that blocks leave gaps")
-def _(count, bits, block_size):
-    whole, rest = divmod(count, block_size)
-    code_bytes = whole * math.ceil(block_size * bits / 8) + math.ceil(rest * bits / 8)
-    return 8 * (code_bytes + 4 * math.ceil(count / block_size)) / count
-
-
-@wrong("bits_per_weight", "shares the bits out among the weights of whole blocks, also those that the last one lacks")
-def _(count, bits, block_size):
-    blocks = math.ceil(count / block_size)
-    return 8 * (math.ceil(count * bits / 8) + 4 * blocks) / (blocks * block_size)
 
 
 @wrong("read_nibbles", "masks the high nibble and does not shift it down: 16 times too large")
@@ -251,19 +209,6 @@ def _(x, levels):
     return (x[:, None] - levels[None, :]).argmin(dim=1)
 
 
-@wrong("code_entropy", "adds a millionth to each share inside the logarithm, against the logarithm of zero")
-def _(codes):
-    shares = torch.bincount(codes.flatten()).double() / codes.numel()
-    return -(shares * torch.log2(shares + 1e-6)).sum().item()
-
-
-@wrong("code_entropy", "counts runs of equal codes (unique_consecutive): a code may be counted in several parts")
-def _(codes):
-    counts = torch.unique_consecutive(codes.flatten(), return_counts=True)[1]
-    shares = counts.double() / counts.sum()
-    return -(shares * torch.log2(shares)).sum().item()
-
-
 @wrong("nf4_round_trip", "scales by the largest value with its sign: where that is negative, the block is flipped")
 def _(block):
     largest = block.flatten()[block.abs().argmax()]
@@ -315,21 +260,6 @@ def _(bits):
 
 
 # lesson 05
-
-
-@wrong("scale_bits", "leaves the float32 scale in place when it adds the 8-bit code and the nested scale")
-def _(block_size, nested_block=None):
-    bits = 32 / block_size
-    if nested_block is not None:
-        bits += 8 / block_size + 32 / (block_size * nested_block)
-    return bits
-
-
-@wrong("scale_bits", "divides the nested scale's bits with //, so that nothing is left of them")
-def _(block_size, nested_block=None):
-    if nested_block is None:
-        return 32 / block_size
-    return 8 / block_size + 32 // (block_size * nested_block)
 
 
 @wrong("count_weights", "counts only parameters that are trained")
@@ -402,17 +332,6 @@ def _(absmax, levels):
 # lesson 06
 
 
-@wrong("update_weight", "divides alpha by r with //, which rounds the factor down to a whole number")
-def _(A, B, alpha):
-    return alpha // A.shape[0] * (B @ A)
-
-
-@wrong("update_weight", "divides both factors by r, so that the product is divided twice")
-def _(A, B, alpha):
-    r = A.shape[0]
-    return alpha * (B / r) @ (A / r)
-
-
 @wrong("moves_first", "takes a matrix for zero whose entries add up to zero")
 def _(A, B):
     return ("A" if B.sum() != 0 else "") + ("B" if A.sum() != 0 else "")
@@ -431,17 +350,6 @@ def _(x, W, A, B, scaling, drop):
 @wrong("forward_with_dropout", "puts the scaling in front of both parts, so that it scales the frozen layer too")
 def _(x, W, A, B, scaling, drop):
     return scaling * (x @ W.T + drop(x) @ A.T @ B.T)
-
-
-@wrong("names_to_freeze", "leaves out what does not ask for gradients, as frozen already")
-def _(model):
-    adapters = {f"{name}.{key}" for name, _ in lora_layers(model) for key in ("A", "B")}
-    return [name for name, p in model.named_parameters() if p.requires_grad and name not in adapters]
-
-
-@wrong("names_to_freeze", "takes every parameter whose name ends in A or B for an adapter's")
-def _(model):
-    return [name for name, _ in model.named_parameters() if not name.endswith(("A", "B"))]
 
 
 @wrong("merged_weight", "gives a weight that was merged already back in float32")
@@ -546,24 +454,14 @@ def _(B1, A1, B2, A2, w1, w2):
 # lesson 08
 
 
-@wrong("bottleneck_weights", "counts one matrix for the way down and up, as if it were used both ways")
-def _(d, m, layers):
-    return layers * 2 * (d * m + m + d)
-
-
-@wrong("bottleneck_weights", "counts the biases once a layer, and not for both of its adapters")
-def _(d, m, layers):
-    return layers * (2 * 2 * d * m + m + d)
-
-
-@wrong("bottleneck", "adds the first bias after the ReLU instead of before it")
+@wrong("bottleneck", "adds the first bias after the GELU instead of before it")
 def _(x, down, b, up, c):
-    return x + (torch.relu(x @ down.T) + b) @ up.T + c
+    return x + (gelu(x @ down.T) + b) @ up.T + c
 
 
-@wrong("bottleneck", "puts a second ReLU on the way out, before the input is added")
+@wrong("bottleneck", "puts a second GELU on the way out, before the input is added")
 def _(x, down, b, up, c):
-    return x + torch.relu(torch.relu(x @ down.T + b) @ up.T + c)
+    return x + gelu(gelu(x @ down.T + b) @ up.T + c)
 
 
 @wrong("text_loss", "shifts in the wrong direction: position i + 1 is asked for token i")
@@ -617,18 +515,6 @@ def _(x, W, adapters, names):
 # lesson 09
 
 
-@wrong("workspace_bytes", "takes the maximum of the pairs, which is the weight of most rows and not of most numbers")
-def _(shapes, width=2):
-    d, k = max(shapes)
-    return width * sum(d * k for d, k in shapes), width * d * k
-
-
-@wrong("workspace_bytes", "counts the two largest for the most at once, as if the next came before the last went")
-def _(shapes, width=2):
-    sizes = sorted(width * d * k for d, k in shapes)
-    return sum(sizes), sum(sizes[-2:])
-
-
 @wrong("page_out", "lets nothing leave when the room is negative, as the sequence does not fit anyway")
 def _(resident, room, page):
     if room < 0 or room >= resident:
@@ -639,18 +525,6 @@ def _(resident, room, page):
 @wrong("page_out", "rounds to the nearest number of pages, so that sometimes too little leaves")
 def _(resident, room, page):
     return min(resident, max(0, round((resident - room) / page) * page))
-
-
-@wrong("double_dequant", "tiles the scales along the weights (repeat), instead of one scale for each row")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = scale_levels[scale_codes.long()] * c1 + offset
-    return levels[codes.long()] * scales.repeat(codes.shape[1]).view(codes.shape)
-
-
-@wrong("double_dequant", "rounds the decoded scales to float16 on the way")
-def _(codes, levels, scale_codes, scale_levels, c1, offset):
-    scales = (scale_levels[scale_codes.long()] * c1 + offset).half()
-    return levels[codes.long()] * scales.float()[:, None]
 
 
 @wrong("train_step", "reads how often each layer ran before the backward pass, which is what runs them again")
@@ -711,28 +585,6 @@ def _(capability):
     return "bfloat16" if capability in [(8, 0), (9, 0), (12, 0)] else "float16"
 
 
-@wrong("to_messages", "takes the marker off with strip('</s>'), which also eats an s at the ends of the contents")
-def _(text):
-    messages = []
-    for piece in text.split("[INST]")[1:]:
-        question, _, answer = piece.partition("[/INST]")
-        messages.append({"role": "user", "content": question.strip()})
-        answer = answer.strip().strip("</s>").strip()
-        if answer:
-            messages.append({"role": "assistant", "content": answer})
-    return messages
-
-
-@wrong("to_messages", "lets an answer end at the first <, though it may hold one itself")
-def _(text):
-    messages = []
-    for question, answer in re.findall(r"\[INST\](.*?)\[/INST\]([^<]*)", text, re.DOTALL):
-        messages.append({"role": "user", "content": question.strip()})
-        if answer.strip():
-            messages.append({"role": "assistant", "content": answer.strip()})
-    return messages
-
-
 @wrong("mask_labels", "begins the prompt after as many tokens as there is padding in all, also that on the right")
 def _(ids, attention_mask, prompt_length):
     begin = attention_mask.count(0) + prompt_length
@@ -783,16 +635,6 @@ def _(folder):
 
 
 # lesson 11
-
-
-@wrong("leave_at_home", "asks Path.suffix, which is empty for a name that is nothing but the ending, such as .bin")
-def _(names):
-    return [name for name in names if Path(name).suffix.lower() in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}]
-
-
-@wrong("leave_at_home", "compares all that follows the first dot, so that model.v2.bin slips through")
-def _(names):
-    return [name for name in names if name.lower().partition(".")[2] in {"bin", "pt", "pth", "pkl", "ckpt"}]
 
 
 @wrong("merge_weight", "rounds A and B to the dtype of W before they are multiplied")

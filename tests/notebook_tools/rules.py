@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import statistics
@@ -31,7 +32,9 @@ FOREIGN_PATH = re.compile(r"(?<![\w./~-])(?:/(?:home|root|work|Users|tmp|opt|usr
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9]{20,}")
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 PROGRESS = re.compile(r"\r(?!\n)|\d+(?:\.\d+)?(?:it/s|s/it)\b")
+DETAILS = re.compile(r"<details>.*?</details>", re.DOTALL)
 MARKDOWN_IMAGE = re.compile(r"!\[([^\]]*)\]\(")
+INLINE_IMAGE = re.compile(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]*")
 HTML_IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 HTML_ALT = re.compile(r"""\balt\s*=\s*(["'])\s*\S.*?\1""", re.IGNORECASE | re.DOTALL)
 
@@ -64,11 +67,42 @@ def anatomy(notebook: NotebookNode, path: Path) -> Iterator[str]:
             yield f"the part '## {part}' is missing"
 
 
+def place(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """From lesson 01 on: a line of the first cell says what the lesson is to QLoRA."""
+    first = notebook.cells[0].source if notebook.cells else ""
+    if not path.name.startswith("00") and not re.search(r"^\*\*In QLoRA:\*\* \S", first, re.MULTILINE):
+        yield "the first cell lacks a line '**In QLoRA:** …', which says where the lesson stands"
+
+
+def recall(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """From lesson 02 on: before its first part a lesson asks two questions about earlier lessons, answers folded."""
+    if path.name[:2] < "02":
+        return
+    opening = re.split(r"^## ", _prose(notebook), maxsplit=1, flags=re.MULTILINE)[0]
+    asked = re.findall(r"^<details><summary>Lesson (\d\d): .+</summary>$", opening, re.MULTILINE)
+    if len(asked) != 2:
+        yield (f"{len(asked)} questions before the first '## ': a lesson opens with two, "
+               "<details><summary>Lesson 03: …?</summary>, the answer in the lines below")
+    for lesson in asked:
+        if lesson >= path.name[:2]:
+            yield f"a question about lesson {lesson} stands at the start of {path.name[:2]}: ask about an earlier one"
+
+
+def still(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """Where an explorer is shown, its still frame is too: GitHub has nothing else."""
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            sentence = output.get("data", {}).get("text/plain", "")
+            page = html.unescape(_joined(output.get("data", {}).get("text/html", "")))
+            if sentence in explorer_texts() and sentence not in page:
+                yield f"cell {cell.id} shows an explorer without its still frame: run make notebooks"
+
+
 def time_on_the_card(notebook: NotebookNode, path: Path) -> Iterator[str]:
     """The card says how long the lesson and its exercises take, as notebook_tools.effort estimates it for all alike."""
     wanted = effort.measure(notebook).card
     if wanted not in notebook.cells[0].source:
-        yield f"the card must say '{wanted}': python -m notebook_tools.effort --write"
+        yield f"the card must say '{wanted}': PYTHONPATH=tests python -m notebook_tools.effort --write"
 
 
 def frame(notebook: NotebookNode, path: Path) -> Iterator[str]:
@@ -184,6 +218,8 @@ def folded(notebook: NotebookNode, path: Path) -> Iterator[str]:
         heading = cell.cell_type == "markdown" and re.match(r"###+ Digression: \S", cell.source)
         if "digression" in tags and not heading:
             yield f"cell {cell.id} is folded (digression): it must be a heading, '### Digression: its title'"
+        if cell.cell_type == "markdown" and any("\n\n" in a for a in DETAILS.findall(cell.source)):
+            yield f"cell {cell.id} has an empty line in <details>: pages of nbconvert close it there and show the rest"
 
 
 def safe_code(notebook: NotebookNode, path: Path) -> Iterator[str]:
@@ -237,8 +273,8 @@ def nothing_twice(notebook: NotebookNode, path: Path) -> Iterator[str]:
 
 
 RULES = (
-    setup_cell, first_cell, time_on_the_card, exercises, executed, nbval_marks, clean_text, images, metadata, folded,
-    safe_code, in_helpers, no_marks, nothing_twice)
+    setup_cell, first_cell, place, recall, time_on_the_card, exercises, executed, nbval_marks, clean_text, images,
+    still, metadata, folded, safe_code, in_helpers, no_marks, nothing_twice)
 ADVICE = (anatomy, cell_length, frame)
 
 
@@ -264,10 +300,18 @@ def helper_definitions() -> dict[str, dict[str, str]]:
             for path in sorted(folder.rglob("*.py"))}
 
 
+@cache
+def explorer_texts() -> set[str]:
+    """The sentences that stand for an explorer where no widget can be shown."""
+    return {text for path in sorted((ROOT / "helpers" / "explorers").glob("*.py"))
+            for text in re.findall(r'^    text = "(.+)"$', path.read_text(encoding="utf-8"), re.MULTILINE)}
+
+
 def _text(output: NotebookNode) -> str:
     """All of an output that is text: the stream, and its data but for images."""
     data = {mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")}
-    return output.get("text", "") + "\n".join(v if isinstance(v, str) else json.dumps(v) for v in data.values())
+    texts = (value if isinstance(value, str) else json.dumps(value) for value in data.values())
+    return output.get("text", "") + INLINE_IMAGE.sub("", "\n".join(texts))
 
 
 def _output_problems(output: NotebookNode) -> Iterator[str]:

@@ -8,40 +8,6 @@ from helpers.exercises.engine import Case, Exercise, Mistake
 from helpers.floats import BF16, FP4_E2M1, FP16, FP32, FloatFormat
 
 
-def largest_value(exponent_bits: int, mantissa_bits: int) -> float:
-    """The largest finite value of an IEEE format with these fields and the usual bias."""
-    bias = 2 ** (exponent_bits - 1) - 1
-    significand = 2 - 2.0**-mantissa_bits
-    return significand * 2.0**bias
-
-
-LARGEST_VALUE = Exercise(1, largest_value, "★ The biggest number · 5 min", """
-"In fp16 the biggest number you can have is 65535", said a much-read page of documentation, as if it were an integer of
-16 bits ([hub-docs#1425](https://github.com/huggingface/hub-docs/issues/1425)). What is it really, and for any IEEE
-format? The bias is `2**(exponent_bits - 1) - 1`, and the top exponent, all ones, is taken by infinity and NaN.
-""",
-    cases=(Case((5, 10)), Case((8, 7), about="other fields than fp16's"),
-           Case((11, 52), about="fp64, beyond which Python's floats end")),
-    hints=("Write down the pattern: sign 0, the largest exponent field that is not all ones, all mantissa bits 1.",
-           "In fp16 that is `0 11110 1111111111`. The exponent is 30 - 15 = 15; it is the bias itself.",
-           "All mantissa bits 1 behind the hidden 1 make 2 - 2**-mantissa_bits. Multiply by 2.0**bias."),
-    mistakes=(
-        Mistake("That counts patterns, as integers do. The bits of a float are fields: read them as such.",
-                ("significand * 2.0**bias", "2.0 ** (1 + exponent_bits + mantissa_bits) - 1"),
-                ("significand * 2.0**bias", "2.0 ** (exponent_bits + mantissa_bits) - 1")),
-        Mistake("The exponent of all ones is no number's: infinity and NaN live there.", ("**bias", "**(bias + 1)")),
-        Mistake("The exponent is one too low: only the field of all ones is taken.", ("**bias", "**(bias - 1)")),
-        Mistake("That is one step further, where the next exponent begins.", ("2 - 2.0**-mantissa_bits", "2")),
-        Mistake("That is the smallest value of the top exponent: its mantissa is 0.", ("significand * ", "")),
-        Mistake("The hidden 1 is missing: the significand is 1.11…1, just below 2, not 0.11…1.", ("= 2 -", "= 1 -")),
-        Mistake("The last mantissa bit is worth 2**-mantissa_bits.", ("-mantissa_bits", "-mantissa_bits * 2")),
-        Mistake("Infinity is a pattern of its own: the largest finite value is wanted.", ("**bias", "**bias * 1e999")),
-    ),
-    draw=lambda rng: (rng.randint(2, 8), rng.randint(1, 23)),
-    tolerance=0.0,
-    moral="65,504 for fp16; 3.39e38 for bf16, which has as many bits and spends them otherwise.")
-
-
 def decode_e4m3(text: str) -> float:
     """The value of eight digits: sign, four of exponent (bias 7), three of mantissa."""
     sign, exponent, mantissa = int(text[0]), int(text[1:5], 2), int(text[5:], 2)
@@ -52,10 +18,9 @@ def decode_e4m3(text: str) -> float:
     return -value if sign else value
 
 
-DECODE_E4M3 = Exercise(1, decode_e4m3, "★★ Eight bits by hand · 10 min", """
-Decode fp8 E4M3 from its digits, without the tools of the lesson: `decode_e4m3("00111100")` is 1.5. One bit of sign,
-four of exponent with bias 7, three of mantissa. Mind its two peculiarities: subnormals, and the top exponent, which is
-*not* reserved: only the magnitude `1111111` is NaN, and there is no infinity.
+DECODE_E4M3 = Exercise(1, decode_e4m3, "★★ Build: eight bits, by hand · 7 min", """
+Read fp8 E4M3 from its digits: `decode_e4m3("00111100")` is 1.5. One bit of sign, four of exponent with bias 7, three of
+mantissa. Mind the subnormals. E4M3 has no infinity; behind the sign, only `1111111` is special: NaN.
 """,
     cases=(Case(("00111000",), about="the exponent field 0111, which is the bias, and no mantissa"),
            Case(("00111100",), about="a one as the first of the mantissa's three digits"),
@@ -87,7 +52,7 @@ four of exponent with bias 7, three of mantissa. Mind its two peculiarities: sub
         Mistake("The exponent field 1 has a hidden 1: only field 0 has none.", ("exponent > 0", "exponent > 1")),
     ),
     draw=lambda rng: (f"{rng.randrange(256):08b}",),
-    moral="Two rules and one exception: with four more numbers you have every float format of this course.")
+    moral="Two rules and one exception. Only the four numbers differ from format to format.")
 
 
 def first_lost_integer(fmt: FloatFormat) -> int:
@@ -96,7 +61,7 @@ def first_lost_integer(fmt: FloatFormat) -> int:
     return 2**digits + 1
 
 
-FIRST_LOST_INTEGER = Exercise(1, first_lost_integer, "★★ The first position that gets lost · 6 min", """
+FIRST_LOST_INTEGER = Exercise(1, first_lost_integer, "★ The first position that gets lost · 5 min", """
 Positions in a text are whole numbers, and more than one model has stored them in bf16, where long prompts then mix up
 their tokens ([OneTrainer#1177](https://github.com/Nerogar/OneTrainer/issues/1177),
 [gpt-neox#1003](https://github.com/EleutherAI/gpt-neox/issues/1003)). Which is the smallest positive integer that a

@@ -65,7 +65,7 @@ def bf16_bits(x: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isnan(x), (bits >> 16) | 0x40, rounded)
 
 
-BF16_BITS = Exercise(1, bf16_bits, "★★★ Spot the bug: sixteen bits cut off · 12 min", """
+BF16_BITS = Exercise(1, bf16_bits, "★★★ Spot the bug: sixteen bits cut off · 10 min", """
 bf16 is the upper half of fp32, so libraries of good name converted by cutting the lower half off
 ([universal#1133](https://github.com/stillwater-sc/universal/issues/1133),
 [tt-metal#19882](https://github.com/tenstorrent/tt-metal/pull/19882)):

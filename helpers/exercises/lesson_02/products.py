@@ -28,18 +28,13 @@ def int8_linear(x_codes: torch.Tensor, x_scale: float,
     return product * (x_scale * w_scale)
 
 
-INT8_LINEAR = Exercise(2, int8_linear, "★★ Spot the bug: a product that fits into nothing · 8 min", """
-A GPU kernel gave the product of two int8 matrices the type of its inputs
-([triton#2296](https://github.com/triton-lang/triton/issues/2296)). torch does the same on a CPU, without a word:
+INT8_LINEAR = Exercise(2, int8_linear, "★★ Build: a product of integers · 5 min", """
+`x_codes` int8 (n, k) and `w_codes` int8 (d, k) come from absmax, each with its scale. Return x @ w.T as float32 (n, d),
+and let the sums run over *integers*: both scales come out of them.
 
-```python
-import torch
-
-def int8_linear(x_codes, x_scale, w_codes, w_scale):
-    return (x_codes @ w_codes.T) * (x_scale * w_scale)
-```
-
-The matrices of that thread give -12 where -3,596 is right. Mend it. The result is float32, with both scales in it.
+Mind where the sum lives. torch's `@` on two int8 tensors is int8 again, and wraps around without a word, as a GPU
+kernel did ([triton#2296](https://github.com/triton-lang/triton/issues/2296)): the matrices of that thread give -12
+where -3,596 is right.
 """,
     cases=(Case((X, 0.5, W, 0.25)),
            Case((X[:1], 0.5, torch.cat([W, -W[:1]]), 0.25), about="one input and three outputs"),
@@ -50,7 +45,8 @@ The matrices of that thread give -12 where -3,596 is right. Mend it. The result 
            "`(x_codes.int() @ w_codes.int().T) * (x_scale * w_scale)`."),
     mistakes=(
         Mistake("The sum lived in int8 and wrapped around: int8 stays int8 through a product.",
-                None, ("x_codes.int() @ w_codes.int().T", "(x_codes @ w_codes.T).int()")),
+                ("x_codes.int() @ w_codes.int().T", "x_codes @ w_codes.T"),
+                ("x_codes.int() @ w_codes.int().T", "(x_codes @ w_codes.T).int()")),
         Mistake("The weights have a row for each output, and here their columns were taken.", (".int().T", ".int()")),
         Mistake("These are the right integers, without their scales.", (" * (x_scale * w_scale)", ".float()")),
         Mistake("One scale is missing: x is x_scale times its codes, w is w_scale times its own.",
@@ -76,7 +72,7 @@ def multiplied(x_codes: torch.Tensor, zero_point: int, w_codes: torch.Tensor) ->
     return (x_codes.int() @ w_codes.int().T).long(), zero_point, w_codes
 
 
-SHIFTED_PRODUCT = Exercise(2, shifted_product, "★★★ Spot the bug: a zero point goes missing · 12 min", """
+SHIFTED_PRODUCT = Exercise(2, shifted_product, "★★★ Spot the bug: a zero point goes missing · 10 min", """
 A compiler multiplied the raw codes and forgot that one side had a zero point: every element of the result was wrong
 ([iree#24583](https://github.com/iree-org/iree/issues/24583)). Fast kernels do multiply raw codes, because int8 is all
 that they can read. They put the zero point right *afterwards*, when the codes are gone and their product, `raw`, is all

@@ -8,54 +8,64 @@ from helpers.exercises.draws import integers, normal
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
-def absmax_codes(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """The symmetric codes of x, with one scale for all of it: int8 in the shape of x."""
+def absmax_quantize(x: torch.Tensor, bits: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes int8 in the shape of x, and their scale: float32, shape ()."""
     largest = 2 ** (bits - 1) - 1
     scale = x.abs().max() / largest
-    return (x / scale).round().to(torch.int8)
+    scale = torch.where(scale > 0, scale, 1)
+    return (x / scale).round().to(torch.int8), scale
 
 
-ABSMAX_CODES = Exercise(2, absmax_codes, "★ Spot the bug: the largest weight is negative · 5 min", """
-A reader of an image generator's int8 code asked about one line of it, and the maintainers agreed: it was a bug
-([onediff#893](https://github.com/siliconflow/onediff/issues/893)). In the letters of this lesson:
+ABSMAX_QUANTIZE = Exercise(2, absmax_quantize, "★★ Build: absmax in four lines · 6 min", """
+`x` is a float32 tensor of any shape. For `bits` of 8 the codes run from -127 to 127; for fewer bits they end at
+2^(bits - 1) - 1 in the same way. Return the codes (int8, in the shape of x) and the one scale of all of x, the width of
+a step, so that codes times scale is about x.
 
-```python
-import torch
-
-def absmax_codes(x, bits):
-    largest = 2 ** (bits - 1) - 1
-    scale = x.max() / largest
-    return (x / scale).round().clamp(-largest, largest).to(torch.int8)
-```
-
-Which weights does it spoil? Mend it, for any number of bits from 2 to 8.
+If x is nothing but zeros, any scale gives zeros back, and 0 would divide by itself: let it be 1.
 """,
-    cases=(Case((torch.tensor([2.0, -2.0]), 8), about="the largest and the smallest value equally far from 0"),
+    cases=(Case((torch.tensor([2.0, -1.0]), 8), about="a largest value that is positive"),
            Case((torch.tensor([1.0, -1.0, 0.3]), 2), about="two bits, whose codes are -1, 0 and 1"),
            Case((torch.tensor([0.5, -2.0, 0.9]), 8), about="a smallest value that is farther from 0 than the largest"),
            Case((torch.tensor([0.1, 0.7, 0.33]), 4), about="four bits"),
-           Case((torch.tensor([[0.1, -0.3, 0.2], [-0.5, 0.9, 0.4]]), 8), about="a matrix")),
-    hints=("Which value must get the outermost code? Try the published line on [0.5, -2.0, 0.9].",
-           "The scale comes from the value of largest *size*, whatever its sign.",
-           "`x.abs().max() / largest`. With it nothing lies outside, and the clamp has nothing to do."),
+           Case((torch.tensor([[0.1, -0.3, 0.2], [-0.5, 0.9, 0.4]]), 8), about="a matrix"),
+           Case((torch.zeros(2, 2), 8), about="nothing but zeros")),
+    hints=("The four steps above, for any number of bits: which code is the outermost? Try [0.5, -2.0, 0.9].",
+           "`largest = 2 ** (bits - 1) - 1`; the scale is `x.abs().max() / largest`: the largest *size*, whatever its "
+           "sign.",
+           "`(x / scale).round().to(torch.int8), scale`, after `scale = torch.where(scale > 0, scale, 1)`."),
     mistakes=(
-        Mistake("The largest value, 0.9, is not that of largest size, -2.0.", None, (".abs().max()", ".max().abs()")),
+        Mistake("The largest value, 0.9, is not that of largest size, -2.0.", (".abs().max()", ".max()"),
+                (".abs().max()", ".max().abs()"),
+                (".abs().max()", ".max().abs()", ".round()", ".round().clamp(-largest, largest)")),
         Mistake("Dividing by the scale makes small numbers large; here it was multiplied.", ("x / s", "x * s")),
-        Mistake("That is cut off towards zero: 31.75 should become 32.", (".round()", "")),
-        Mistake("That is rounded down: 31.75 should become 32.", (".round()", ".floor()")),
+        Mistake("The codes are cut off towards zero: 63.5 should become 64.", (".round()", "")),
+        Mistake("The codes are rounded down: 31.75 should become 32.", (".round()", ".floor()")),
         Mistake("These are steps of absmax / 128. There is no code 128: the codes end at 127.", ("1) - 1", "1)"),
-                ("1) - 1", "1)", ".round()", ".round().clamp(-largest, largest - 1)")),
+                ("1) - 1", "1)", ".round()", ".round().clamp(-largest, largest - 1)"),
+                ("1) - 1", "1)", ".round()", ".round().clamp(1 - largest, largest - 1)")),
         Mistake("One half of all patterns is for negative codes; here all were counted as positive.",
                 ("(bits - 1) - 1", "bits - 1"), ("(bits - 1) - 1", "bits - 1", ".round()", ".round().int()")),
         Mistake("Those are codes of 8 bits, whatever `bits` is.", ("2 ** (bits - 1) - 1", "127")),
-        Mistake("The scale is in it again: those are values, not codes.", (".round()", ".round() * scale")),
+        Mistake("The scale is in the codes again: those are values.", (".round()", ".round() * scale")),
+        Mistake("The second result is the absmax; the scale is one step of the codes.",
+                (".to(torch.int8), scale", ".to(torch.int8), scale * largest")),
+        Mistake("The second result is 1 / scale, by which the papers multiply. Here the scale is the step.",
+                (".to(torch.int8), scale", ".to(torch.int8), 1 / scale")),
         Mistake("That is the range from least to greatest value; a symmetric scale knows the largest size only.",
-                ("x.abs().max() / largest", "(x.max() - x.min()) / (2**bits - 1)")),
+                ("x.abs().max() / largest", "(x.max() - x.min()) / (2**bits - 1)"),
+                ("x.abs().max() / largest", "(x.max() - x.min()) / (2 * largest)"),
+                ("x.abs().max() / largest", "(x.max() - x.min()) / (2 * largest)", ".round()",
+                 ".round().clamp(-largest, largest)")),
+        Mistake("Something was added to the scale against 0 / 0, and every scale is too large by it. Replace it only "
+                "where it is 0.", ("/ largest", "/ largest + 1e-3"), ("/ largest", "/ largest + 1e-4")),
         Mistake("A scale for each row or column. Here all of x shares one scale; finer scales are the next lesson's.",
                 ("max()", "amax(dim=-1, keepdim=True)"), ("max()", "amax(dim=0)")),
+        Mistake("0 / 0 is NaN: where all is zero, the scale has to be 1.",
+                ("torch.where(scale > 0, scale, 1)", "scale")),
     ),
-    draw=lambda rng: (normal(rng, rng.randint(1, 3), rng.randint(2, 5)), rng.randint(2, 8)),
-    moral="It spoils each tensor whose largest weight is negative: every other one. Tests on ReLU outputs see nothing.")
+    draw=lambda rng: (normal(rng, rng.randint(1, 3), rng.randint(2, 5)), rng.randint(2, 8)), tolerance=1e-5,
+    moral="`x.max()` for `x.abs().max()` was published (onediff#893). It spoils each tensor whose largest weight is "
+          "negative: every other one. Tests on the outputs of a ReLU see nothing.")
 
 
 def zeropoint_values(codes: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:

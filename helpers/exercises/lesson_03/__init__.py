@@ -1,7 +1,8 @@
-"""Lesson 03, block quantization: what a scale costs, bytes of two codes, blocks, and weights worth protecting."""
+"""Lesson 03, block quantization: codes in blocks, two of them in a byte, whose scale is it, and weights to protect."""
 
 from helpers.exercises.lesson_03.blocks import SCALE_INDEX, THROUGH_INT4
+from helpers.exercises.lesson_03.build import BLOCK_CODES, PACK_CODES
 from helpers.exercises.lesson_03.outliers import PROTECT_WEIGHTS
-from helpers.exercises.lesson_03.storage import BITS_PER_WEIGHT, READ_NIBBLES
+from helpers.exercises.lesson_03.storage import READ_NIBBLES
 
-EXERCISES = (BITS_PER_WEIGHT, READ_NIBBLES, SCALE_INDEX, THROUGH_INT4, PROTECT_WEIGHTS)
+EXERCISES = (BLOCK_CODES, PACK_CODES, READ_NIBBLES, SCALE_INDEX, THROUGH_INT4, PROTECT_WEIGHTS)

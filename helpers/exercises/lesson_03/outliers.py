@@ -24,11 +24,11 @@ W = torch.tensor([[13.0, 0.5, 1.0, 2.5], [0.2, -3.0, -30.0, 25.0], [0.1, 0.3, 0.
 
 BEHIND = torch.tensor([[13.0, 0.5, 1.0, 2.5], [9.0, 0.1, 3.0, 4.0]])
 
-PROTECT_WEIGHTS = Exercise(3, protect_weights, "★★★ Bodyguards for single weights · 12 min", """
+PROTECT_WEIGHTS = Exercise(3, protect_weights, "★★★ Bodyguards for single weights · 8 min", """
 A whole column in fp32 is dear where only one of its weights is large. Keep the `k` weights of largest magnitude
 instead, wherever they are, and send the rest through `quantize(..., integer(4), block_size)` and back. Think about
-what the block sees in their places: an outlier must not set the scale of its neighbours, or its bodyguard is paid for
-nothing.
+what the block sees in their places: an outlier must not set the scale of its neighbours, or keeping it helps nobody
+else.
 """,
     cases=(Case((W[:1], 1, 4), about="a single block"),
            Case((BEHIND, 1, 4), about="a block behind that of the outlier"), Case((W, 2, 4), about="two outliers"),

@@ -22,7 +22,7 @@ def nf4_round_trip(block: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 FIFTEEN = torch.tensor([-1.0000, -0.6962, -0.5250, -0.3940, -0.2840, -0.1800, -0.0760, 0.0000,
                         0.0760, 0.1800, 0.2840, 0.3940, 0.5250, 0.6962, 1.0000])
 
-NF4_ROUND_TRIP = Exercise(4, nf4_round_trip, "★★ Spot the bug: fifteen levels · 8 min", """
+NF4_ROUND_TRIP = Exercise(4, nf4_round_trip, "★★ Spot the bug: fifteen levels · 6 min", """
 "How to implement normal float NF4?" somebody asked under the paper's own code, and this table is the answer that stands
 there ([qlora#299](https://github.com/artidoro/qlora/issues/299)), here in torch. Its midpoints are right.
 
@@ -89,7 +89,7 @@ def _draw(rng: random.Random) -> tuple[torch.Tensor, torch.Tensor, int]:
     return integers(rng, 0, 255, count, dtype=torch.uint8), normal(rng, -(-2 * count // block_size)).abs(), block_size
 
 
-UNPACK_NF4 = Exercise(4, unpack_nf4, "★★ Spot the bug: two tables in one library · 10 min", """
+UNPACK_NF4 = Exercise(4, unpack_nf4, "★★ Spot the bug: two tables in one library · 7 min", """
 bitsandbytes' GPU code holds two lists of NF4 numbers, one with 0.8614784 and one with 0.7229568. "May I know why?"
 ([bitsandbytes#1598](https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1598)). The first are the
 *midpoints*, against which weights are compared. Whoever ports the wrong list gets this:

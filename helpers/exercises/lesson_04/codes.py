@@ -1,12 +1,11 @@
-"""Codes: the nearest level, what a code tells, and where levels come from."""
+"""Codes and levels: where levels come from, the nearest one, and where they would lie best."""
 
 from __future__ import annotations
 
 import torch
 
 from helpers.codebooks import NF4
-from helpers.exercises.compare import equal
-from helpers.exercises.draws import integers, normal
+from helpers.exercises.draws import normal
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
@@ -18,7 +17,7 @@ def nf4_code(x: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
 
 FIVE = torch.tensor([-1.0, -0.25, 0.0, 0.5, 1.0])
 
-NF4_CODE = Exercise(4, nf4_code, "★ The nearest level · 6 min", """
+NF4_CODE = Exercise(4, nf4_code, "★ Build: the nearest level · 4 min", """
 Give each value the code of the level that is nearest to it. The levels are sorted but not evenly spaced, and there may
 be any number of them. `torch.bucketize(x, boundaries)` counts for each value the boundaries below it.
 """,
@@ -52,47 +51,72 @@ be any number of them. `torch.bucketize(x, boundaries)` counts for each value th
     moral="This line is the whole of rounding, for any codebook. The codebook is where the thought goes.")
 
 
-def code_entropy(codes: torch.Tensor) -> float:
-    """The entropy of the codes in bits: -sum of p * log2(p) over their shares p."""
-    p = torch.bincount(codes.flatten()).double() / codes.numel()
-    p = p[p > 0]
-    return -(p * p.log2()).sum().item()
+def weighted_levels(
+    scaled: torch.Tensor,  # (blocks, block_size), from -1 to 1: weights over their absmax
+    absmax: torch.Tensor,  # (blocks,)
+    levels: torch.Tensor,  # (k,), sorted
+) -> torch.Tensor:
+    """The levels after one turn, weighted by the absmax of the blocks: float32 (k,)."""
+    codes = torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2)
+    share = absmax.square()[:, None].expand_as(scaled)
+    moved = levels.clone()
+    for code, level in enumerate(levels.tolist()):
+        here = codes == code
+        if here.any() and level not in (-1, 0, 1):
+            moved[code] = (share[here] * scaled[here]).sum() / share[here].sum()
+    return moved
 
 
-CODE_ENTROPY = Exercise(4, code_entropy, "★★ How many bits do the codes really carry? · 8 min", """
-Sixteen codes, all equally frequent, carry 4 bits each. If some are rare, a code tells less: with the shares p of the
-codes it carries $-\\sum p \\log_2 p$ bits. Count the codes, whole numbers from 0 up, and compute that. A code that
-does not occur adds nothing.
+TABLE = torch.tensor([-1.0, -0.5, 0.0, 0.4, 1.0])
+TWO = torch.tensor([[-1.0, -0.4, 0.1, 0.3], [1.0, 0.6, -0.7, -0.3]])
+
+WEIGHTED_LEVELS = Exercise(4, weighted_levels, "★★★ Lloyd's turn, for the weights themselves · 10 min", """
+Lloyd's turn above makes the error of the *scaled* weights small. But a weight comes back as level · absmax, and so its
+squared error is absmax² · (scaled - level)²: an error in a block with a large absmax counts for more. BOF4
+([arXiv 2505.06653](https://arxiv.org/abs/2505.06653)) makes *that* sum small.
+
+Write one turn of it: each value goes to its nearest level; then each level moves to the *weighted* mean of its values,
+every value weighted so that the sum of absmax² · (scaled - level)² is least. The levels -1, 0 and 1 stay where they
+are, and so does a level to which no value went.
 """,
-    cases=((torch.tensor([0, 1, 1, 2, 2, 2, 2, 2]),),
-           Case((torch.tensor([[0, 0, 0], [1, 0, 0]]),), "a tensor of more than one dimension"),
-           Case((torch.tensor([0, 15, 0, 15, 3]),), "codes that do not occur"),
-           Case((torch.tensor([7, 7, 7]),), "one code only, which tells nothing"),
-           Case((torch.tensor([3, 100, 255, 255]),), "codes of more than four bits"),
-           Case((torch.arange(1000),), "a thousand codes, each of them rare", "0 to 999, each once"),
-           Case((torch.arange(2, dtype=torch.uint8).repeat_interleave(256),), "256 of each code, stored as uint8",
-                "256 times 0 and 256 times 1, as uint8")),
-    hints=("`torch.bincount(codes.flatten())` counts each code; divide by `codes.numel()` for the shares.",
-           "0 · log2(0) is NaN for torch. Keep only the shares above 0: `p = p[p > 0]`.",
-           "`-(p * p.log2()).sum().item()` is the answer."),
+    cases=(Case((TWO[:1], torch.tensor([1.0]), TABLE), about="one block, of absmax 1"),
+           Case((TWO, torch.tensor([1.0, 1.0]), TABLE), about="two blocks of equal absmax"),
+           Case((TWO, torch.tensor([1.0, 3.0]), TABLE), about="blocks of different absmax"),
+           Case((torch.tensor([[1.0, 0.9, 0.1, 0.4]]), torch.tensor([2.0]), TABLE),
+                about="a level to which no value went"),
+           Case((torch.tensor([[1.0, 0.3], [-0.6, -1.0], [0.5, 1.0]]), torch.tensor([0.1, 0.2, 0.9]), TABLE),
+                about="more blocks than values in a block")),
+    hints=("Which number l makes Σ a² (x - l)² least? Set the derivative to zero.",
+           "l = Σ a² x / Σ a²: the mean of the values, weighted by the *square* of their block's absmax.",
+           "`share = absmax.square()[:, None].expand_as(scaled)`; with `here = codes == code`: "
+           "`(share[here] * scaled[here]).sum() / share[here].sum()`."),
     mistakes=(
-        Mistake("That is in nats: `log` is the natural logarithm.", ("log2", "log")),
-        Mistake("The sign is missing: logarithms of shares are negative, the entropy is not.", ("-(p", "(p")),
-        Mistake("Those are counts, not shares: they do not sum to 1.", (" / codes.numel()", "")),
-        Mistake("That counts the distinct codes, rare or not.", lambda codes: float(len(codes.unique()))),
-        Mistake("That is log2 of how many codes occur: right only where all are equally frequent.",
-                lambda codes: torch.tensor(len(codes.unique())).double().log2().item()),
-        Mistake("That is log2 of the largest code plus one, the bits that it takes to write any of them down.",
-                lambda codes: (codes.max() + 1).double().log2().item()),
-        Mistake("That looks at the fullest code alone.", ("(p * p.log2()).sum()", "p.max().log2()")),
-        Mistake("The logarithms are not weighted: a rare code counts as much as a frequent one.", ("p * p", "p")),
-        Mistake("That is a mean. The shares are weights already, and the sum is asked.", ("sum", "mean")),
-        Mistake("0 · log2(0) is NaN: a code that does not occur is still among the shares.", ("p = p[p > 0]", "")),
-        Mistake("Divided by the number of rows: `len` sees one dimension only.", ("codes.numel()", "len(codes)")),
+        Mistake("All values count alike: that is Lloyd's turn for the scaled weights.",
+                ("absmax.square()[:, None].expand_as(scaled)", "torch.ones_like(scaled)")),
+        Mistake("The weight is the absmax, not its square: it is the *squared* error that is to be small.",
+                (".square()", "")),
+        Mistake("The square was squared once more: the error is absmax² · (scaled - level)².", ("square()", "pow(4)")),
+        Mistake("Turned round: blocks with a small absmax count for more.", (".square()", ".square().reciprocal()")),
+        Mistake("The weighted sum was divided by the number of values, not by the sum of their weights.",
+                ("share[here].sum()", "here.sum()")),
+        Mistake("The levels came out in the unit of the weights: they belong to scaled values, from -1 to 1.",
+                ("share[here] * scaled[here]", "share[here] * scaled[here] * absmax[:, None].expand_as(scaled)[here]")),
+        Mistake("-1, 0 and 1 have moved: an absmax scale needs the ends, and zeros must come back as zeros.",
+                (" and level not in (-1, 0, 1)", "")),
+        Mistake("The zero has moved: zeros must come back as zeros.", ("(-1, 0, 1)", "(-1, 1)")),
+        Mistake("The ends have moved: an absmax scale needs -1 and 1.", ("(-1, 0, 1)", "(0,)")),
+        Mistake("A level without values became 0/0, which is NaN.", ("here.any() and ", "")),
+        Mistake("A level without values was set to zero: it stays where it is.",
+                ("moved = levels.clone()", "moved = torch.where(torch.isin(levels, torch.tensor([-1.0, 0.0, 1.0])), "
+                                           "levels, 0.0)")),
+        Mistake("The levels themselves were taken for boundaries.", ("(levels[1:] + levels[:-1]) / 2)", "levels)")),
+        Mistake("The median was taken, not the mean.",
+                ("(share[here] * scaled[here]).sum() / share[here].sum()", "scaled[here].median()")),
     ),
-    draw=lambda rng: (integers(rng, 0, rng.randint(1, 7), rng.randint(1, 4), rng.randint(1, 5)) * rng.choice((1, 2)),),
-    close=lambda got, expected: equal(1 + got, 1 + expected, 1e-5),  # also where 0 is expected
-    moral="NF4's codes on Gaussian blocks of 64 carry 3.88 bits: not 4, and that is no disaster.")
+    draw=lambda rng: (normal(rng, 3, 4).clamp(-1, 1), 0.2 + normal(rng, 3).abs(), TABLE),
+    tolerance=1e-5,
+    moral="On Gaussian blocks of 64 sixty such turns reach the squared error of plain Lloyd, 0.0080: their absmax are "
+          "much alike. The weights count where blocks differ.")
 
 
 def normal_levels(bits: int) -> torch.Tensor:
@@ -104,10 +128,11 @@ def normal_levels(bits: int) -> torch.Tensor:
     return torch.cat([below[1:].flip(0), above]) / above[-1]
 
 
-NORMAL_LEVELS = Exercise(4, normal_levels, "★★★ NF3, NF5 and the rest of the family · 12 min", """
-The recipe is not bound to four bits. Write it for any: zero in the middle, `2**(bits - 1)` steps of equal probability
-up to the offset, one step fewer down to its mirror image, then normal quantiles (`torch.special.ndtri`, in float64),
-then divided by the largest. The offset is $1 - \\frac12\\left(\\frac1{2n} + \\frac1{2(n-1)}\\right)$ with n = 2**bits.
+NORMAL_LEVELS = Exercise(4, normal_levels, "★★★ Build: the sixteen levels · 8 min", """
+Nothing of the recipe needs four bits: write it for any number. Zero in the middle; `2**(bits - 1)` steps of equal
+probability from ½ up to the offset, one step fewer down to its mirror image; of each probability the normal quantile
+(`torch.special.ndtri`, in float64); all divided by the largest. The offset is
+$1 - \\frac12\\left(\\frac1{2n} + \\frac1{2(n-1)}\\right)$ with n = 2**bits.
 """,
     cases=(Case((2,), "two bits: -1, 0, one level between 0 and 1, and 1"), Case((4,), "four bits"),
            Case((3,), "three bits"), Case((6,), "more bits than four")),

@@ -55,7 +55,7 @@ def _tied() -> nn.Module:
     return model
 
 
-COUNT_WEIGHTS = Exercise(5, count_weights, "★★ Spot the bug: half the parameters are gone · 8 min", """
+COUNT_WEIGHTS = Exercise(5, count_weights, "★★ Spot the bug: half the parameters are gone · 7 min", """
 Loaded in 4 bit, Llama-2-7B suddenly has 3.5 billion parameters; people asked where the others went
 ([transformers#25978](https://github.com/huggingface/transformers/issues/25978),
 [bitsandbytes#834](https://github.com/bitsandbytes-foundation/bitsandbytes/issues/834)). They counted like this:
@@ -115,7 +115,7 @@ def hidden_bytes(weight: torch.nn.Parameter) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-HIDDEN_BYTES = Exercise(5, hidden_bytes, "★★ What the footprint leaves out · 8 min", """
+HIDDEN_BYTES = Exercise(5, hidden_bytes, "★★ Build: what the footprint leaves out · 6 min", """
 `get_memory_footprint()` sees a 4-bit weight's codes and nothing else. Count the rest: all tensors of its `quant_state`,
 in bytes. Without double quantization those are `absmax` and the codebook `code`. With it (`state.nested`), `absmax`
 holds one-byte codes, and there are `offset` and a second state, `state2`, with an `absmax` and a `code` of its own.

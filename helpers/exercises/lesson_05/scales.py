@@ -11,43 +11,60 @@ from helpers.exercises.draws import integers, normal
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
-def scale_bits(block_size: int, nested_block: int | None = None) -> float:
-    """Bits per weight that the scales cost.
+def nested_bits(bits: tuple[int, ...], blocks: tuple[int, ...]) -> float:
+    """Bits per weight, scales of every stage included; `bits` is longer by one."""
+    total, weights = 0.0, 1
+    for size, count in zip(bits, (1, *blocks), strict=True):
+        weights *= count
+        total += size / weights
+    return total
 
-    float32 scales; with `nested_block` 8-bit codes, and a float32 for so many of them.
-    """
-    if nested_block is None:
-        return 32 / block_size
-    return 8 / block_size + 32 / (block_size * nested_block)
+
+def _stages(rng: random.Random, depth: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return ((rng.randint(2, 8), *(rng.choice((4, 8, 16, 32)) for _ in range(depth))),
+            tuple(rng.choice((8, 16, 32, 50, 64)) for _ in range(depth)))
 
 
-SCALE_BITS = Exercise(5, scale_bits, "★ The price of a scale · 4 min", """
-Each block of `block_size` weights has a scale. How many bits does it add to every weight: as a float32, and doubly
-quantized, as an 8-bit code plus a float32 for every `nested_block` of these codes? (Codebook and mean are once per
-layer: leave them out.)
+NESTED_BITS = Exercise(5, nested_bits, "★★ Scales of scales, of any depth · 5 min", """
+A code has `bits[0]` bits. Every `blocks[0]` weights share a scale of `bits[1]` bits; every `blocks[1]` of these scales
+share one of `bits[2]` bits; and so on. How many bits is that per weight?
+
+Double quantization is `bits=(4, 8, 32), blocks=(64, 256)`. It is not alone: in llama.cpp's Q4_K
+([llama.cpp#1684](https://github.com/ggml-org/llama.cpp/pull/1684)) 32 weights share a scale and a minimum of 6 bits
+each, and 8 such blocks share two fp16 numbers: `bits=(4, 12, 32), blocks=(32, 8)`. With no block at all only the codes
+are left.
 """,
-    cases=((64, None), Case((64, 128), "scales that are quantized themselves"), Case((32, 256), "another block size"),
-           Case((128, 64), "another size of the nested blocks")),
-    hints=("32 bits, shared by `block_size` weights.",
-           "The 8-bit code is shared by `block_size` weights too. By how many is the second float32 shared?",
-           "By `block_size * nested_block` weights: 8 / block_size + 32 / (block_size * nested_block)."),
+    cases=(Case(((4, 32), (64,)), about="codes and one kind of scales"),
+           Case(((4, 8, 32), (64, 256)), about="scales that have a scale themselves"),
+           Case(((4, 12, 32), (32, 8)), about="Q4_K"), Case(((4,), ()), about="codes without a scale"),
+           Case(((2, 4, 8, 16), (16, 4, 8)), about="four stages")),
+    hints=("Take one stage after the other. By how many *weights* is each of its numbers shared?",
+           "By the product of all block sizes up to it: in double quantization the last float32 by 64 · 256 weights.",
+           "Go through `zip(bits, (1, *blocks))`, multiply the second into a running product, and add bits / product."),
     mistakes=(
-        Mistake("Those are bytes: a float32 has 32 bits.", ("32", "4", "8 /", "1 /")),
-        Mistake("Upside down: weights share the bits of a scale.", ("32 / block_size", "block_size / 32")),
-        Mistake("The 4 bits of the weight itself are in it; only scales are asked for.", ("return ", "return 4 + ")),
-        Mistake("The second float32 is shared by `nested_block` scales, not weights.",
-                ("(block_size * nested_block)", "nested_block")),
-        Mistake("The 8-bit codes have a float32 scale of their own, which is missing.",
-                (" + 32 / (block_size * nested_block)", "")),
-        Mistake("The first float32 is in it too; its code replaces it.", ("8 / block_size", "40 / block_size")),
-        Mistake("That is what is saved, not what is left to pay.", ("8 / block_size + 32", "24 / block_size - 32")),
-        Mistake("The second scale is a float32: 32 bits, not 8.", ("+ 32 /", "+ 8 /")),
-        Mistake("The code of a scale has 8 bits, not 4.", ("8 / block_size", "4 / block_size")),
-        Mistake("The 8-bit code is one per block of weights. Only the second float32 is shared by more.",
-                ("8 / block_size", "8 / (block_size * nested_block)")),
+        Mistake("Each stage was divided by its own block alone. A scale of scales is shared by all weights below it.",
+                ("weights *= count", "weights = count")),
+        Mistake("The block sizes were added, not multiplied: 256 scales of 64 weights are 256 · 64 weights.",
+                ("weights *= count", "weights += count - (weights == 1)")),
+        Mistake("The codes themselves are missing.", ("return total", "return total - bits[0]")),
+        Mistake("All scales were divided by the weights of the largest block: a small block's is shared by fewer.",
+                lambda bits, blocks: bits[0] + sum(bits[1:]) / torch.tensor([1, *blocks]).prod().item()),
+        Mistake("The codes were divided by the first block: every weight has one of its own.",
+                ("weights = 0.0, 1", "weights = 0.0, (*blocks, 1)[0]"), ("(1, *blocks)", "(*blocks, 1)")),
+        Mistake("Each scale was taken for a float32: `bits` says how large it is.",
+                ("total += size", "total += (32 if weights > 1 else size)")),
+        Mistake("Only the first scale was counted.", ("zip(bits, (1, *blocks), strict=True)",
+                                                      "list(zip(bits, (1, *blocks)))[:2]")),
+        Mistake("Only the codes and the last stage were counted.",
+                lambda bits, blocks: bits[0] + (bits[-1] / torch.tensor(blocks).prod().item() if blocks else 0)),
+        Mistake("Those are bytes.", ("return total", "return total / 8")),
+        Mistake("Upside down: weights share the bits of a scale.",
+                ("total += size / weights", "total += size if weights == 1 else weights / size")),
+        Mistake("Bits and blocks are paired one off: the first of `bits` belongs to a single weight.",
+                ("zip(bits, (1, *blocks), strict=True)", "zip(bits, blocks)")),
     ),
-    draw=lambda rng: (rng.choice((16, 48, 64, 100, 256)), rng.choice((None, 16, 50, 128, 256))),
-    moral="0.5 becomes 0.127. With blocks of 32 it would be 1.0 and 0.254: smaller blocks gain more.")
+    draw=lambda rng: _stages(rng, rng.randint(1, 3)),
+    moral="Double quantization 4.127, Q4_K 4.5: that one has smaller blocks, and a minimum in each.")
 
 
 def double_dequantize(
@@ -74,7 +91,7 @@ def _plain(*codes: int, absmax: float = 1.0) -> tuple[torch.Tensor, ...]:
 
 
 DOUBLE_DEQUANTIZE = Exercise(
-    5, double_dequantize, "★★ Spot the bug: the scale that was decoded and not used · 8 min", """
+    5, double_dequantize, "★★ Spot the bug: the scale that was decoded and not used · 6 min", """
 For a while bitsandbytes' way back on a CPU decoded the scales correctly, and then multiplied by their *codes*
 ([bitsandbytes#1549](https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1549)). In our words:
 
@@ -137,7 +154,7 @@ def _scales(rng: random.Random, count: int) -> tuple[torch.Tensor, torch.Tensor]
     return 2.5 + 0.4 * normal(rng, count).clamp(-4, 4) * torch.where(torch.arange(count) < 256, 1, 0.25), dynamic_map()
 
 
-QUANTIZE_SCALES = Exercise(5, quantize_scales, "★★★ Scales for the scales · 12 min", """
+QUANTIZE_SCALES = Exercise(5, quantize_scales, "★★ Build: scales for the scales · 8 min", """
 Write double quantization itself: from the scales of a layer to their 8-bit codes and the nested absmax. Take the mean
 of *all* scales away, pad with zeros to whole blocks of 256, divide each block by its absmax, take the nearest level.
 (No grid of 65,536 steps this time.)

@@ -1,7 +1,7 @@
-"""Lesson 06, LoRA from scratch: the update, its branch, what moves first, what is frozen, and merging once."""
+"""Lesson 06, LoRA from scratch: the layer, what moves first, merging once, dropout, and the backward pass by hand."""
 
 from helpers.exercises.lesson_06.gradients import BRANCH_GRADIENTS, MOVES_FIRST
-from helpers.exercises.lesson_06.layers import FORWARD_WITH_DROPOUT, NAMES_TO_FREEZE
-from helpers.exercises.lesson_06.updates import MERGED_WEIGHT, UPDATE_WEIGHT
+from helpers.exercises.lesson_06.layers import FORWARD_WITH_DROPOUT
+from helpers.exercises.lesson_06.updates import LORA_FORWARD, MERGED_WEIGHT
 
-EXERCISES = (UPDATE_WEIGHT, MOVES_FIRST, FORWARD_WITH_DROPOUT, NAMES_TO_FREEZE, MERGED_WEIGHT, BRANCH_GRADIENTS)
+EXERCISES = (LORA_FORWARD, MOVES_FIRST, MERGED_WEIGHT, FORWARD_WITH_DROPOUT, BRANCH_GRADIENTS)

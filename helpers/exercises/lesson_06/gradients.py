@@ -21,11 +21,12 @@ def _case(A: list[list[float]], B: list[list[float]], about: str = "") -> Case:
     return Case((torch.tensor(A), torch.tensor(B)), about)
 
 
-MOVES_FIRST = Exercise(6, moves_first, "★★ Who moves first? · 6 min", """
-A video model's script put LoRA in and *then* ran the routine that initializes a new model. Both matrices were zero, and
-nothing was ever learnt ([cosmos-predict2.5#15](https://github.com/nvidia-cosmos/cosmos-predict2.5/pull/15)). Write the
-test that catches it. For an ordinary input and an ordinary gradient from above, which of A (r, k) and B (d, r) gets a
-gradient other than zero in the first step? Return `"A"`, `"B"`, `"AB"` or `""`.
+MOVES_FIRST = Exercise(6, moves_first, "★★ Build: who moves first? · 5 min", """
+The gradient of the loss comes down through B to A, and x comes up through A to B. For an ordinary input and an ordinary
+gradient from above: which of A (r, k) and B (d, r) gets a gradient other than zero in the first step? Return `"A"`,
+`"B"`, `"AB"` or `""`. (A video model's script put LoRA in and *then* ran the routine that initializes a new model. Your
+function would have told them why nothing was learnt:
+[cosmos-predict2.5#15](https://github.com/nvidia-cosmos/cosmos-predict2.5/pull/15).)
 """,
     cases=(_case([[1.0, 3.0]], [[0.0], [0.0], [0.0]]), _case([[0.0, 0.0]], [[0.0], [0.0], [0.0]], "two zero matrices"),
            _case([[1.0, 3.0]], [[1.0], [2.0]], "no zero matrix"), _case([[0.0, 0.0]], [[1.0], [2.0]], "a zero A"),
@@ -108,4 +109,4 @@ do it without anything of W's size, (d, k), on the way? That is why LoRA's own g
     ),
     draw=lambda rng: _branch(rng, *(rng.randint(1, 6) for _ in range(3)), rng.randint(1, 3)),
     tolerance=1e-5,
-    moral="With B = 0 the first line is zero and the second is not: the exercise before this, as a formula.")
+    moral="With B = 0 the first line is zero and the second is not: *who moves first?*, as a formula.")

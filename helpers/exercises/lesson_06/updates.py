@@ -1,4 +1,4 @@
-"""What the branch is worth as a weight, and adding it to the base once."""
+"""The layer with its branch, and adding the branch to the base once."""
 
 from __future__ import annotations
 
@@ -10,51 +10,63 @@ from helpers.exercises.draws import normal
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
-def update_weight(A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    """What LoRA adds to the weight, (d, k), from A (r, k) and B (d, r)."""
+def lora_forward(x: torch.Tensor, W: torch.Tensor, A: torch.Tensor, B: torch.Tensor,
+                 alpha: float) -> torch.Tensor:
+    """The layer's output (n, d) for rows x (n, k): W (d, k), A (r, k), B (d, r)."""
     r = A.shape[0]
-    return alpha / r * B @ A
+    return x @ W.T + alpha / r * (x @ A.T) @ B.T
 
 
-def _pair(rng: random.Random, r: int, d: int, k: int) -> tuple[torch.Tensor, ...]:
-    return normal(rng, r, k), normal(rng, d, r)
+def _branch(rng: random.Random, n: int, k: int, d: int, r: int, alpha: float) -> tuple:
+    return normal(rng, n, k), normal(rng, d, k), normal(rng, r, k), normal(rng, d, r), alpha
 
 
-UPDATE_WEIGHT = Exercise(6, update_weight, "★ Spot the bug: eight times too strong · 5 min", """
-A library's own defaults, rank 8 and alpha 16, gave adapters that were of no use, and training could collapse
-([mlx-vlm#841](https://github.com/Blaizzy/mlx-vlm/issues/841)). This is what its layer added to the weight:
+BASE, BRANCH = "x @ W.T + ", "alpha / r * (x @ A.T) @ B.T"
 
-```python
-def update_weight(A, B, alpha):
-    return alpha * (B @ A)
-```
-
-Another left the factor out altogether when it merged ([FastVideo#870](https://github.com/hao-ai-lab/FastVideo/pull/870)).
-Put it right. A has shape (r, k), B has shape (d, r), and the result has the shape of the weight, (d, k).
+LORA_FORWARD = Exercise(6, lora_forward, "★★ Build: the layer with its branch · 5 min", """
+Write the formula for a batch: `x` holds n rows of k numbers. W is (d, k), A is (r, k), B is (d, r); h is (n, d). Let x
+go through A first, then the r numbers through B, so that nothing of W's size is made on the way. α comes as `alpha`; r
+you find in the shapes. (A library that left the division out trained adapters eight times too strong, of no use:
+[mlx-vlm#841](https://github.com/Blaizzy/mlx-vlm/issues/841).)
 """,
-    cases=((*_pair(random.Random(1), 3, 2, 4), 15.0), Case((*_pair(random.Random(2), 2, 3, 5), 5.0), "a rank below d"),
-           Case((*_pair(random.Random(3), 3, 3, 3), 8.0), "square matrices, where A @ B has the right shape too"),
-           Case((*_pair(random.Random(4), 1, 2, 3), 16.0), "rank 1")),
-    hints=("Which number is the rank, and where do you find it in the shapes of A and B?",
-           "h = Wx + (α/r)·BAx: x meets A first, so A stands at the right.",
-           "r = A.shape[0], and the update is alpha / r * B @ A."),
+    cases=((torch.tensor([[1.0, 2, 3]]), torch.tensor([[1.0, 0, 1], [0, 1, 1]]), torch.tensor([[1.0, 1, 0], [0, 0, 1]]),
+            torch.tensor([[1.0, 2], [0, 1]]), 3.0),
+           Case(_branch(random.Random(1), 2, 3, 4, 1, 8.0), "several rows, and rank 1"),
+           Case(_branch(random.Random(2), 3, 5, 4, 2, 5.0), "an α that is no multiple of r"),
+           Case(_branch(random.Random(3), 3, 3, 3, 3, 8.0), "square matrices, which do not tell a transpose"),
+           Case(_branch(random.Random(4), 4, 7, 5, 3, 0.5), "an α below 1"),
+           Case((*_branch(random.Random(5), 2, 4, 3, 2, 4.0)[:3], torch.zeros(3, 2), 4.0), "a B of zeros")),
+    hints=("Two terms: what the frozen layer gives, and the branch. Which matrix does x meet first in each?",
+           "A row times a weight (d, k) is `x @ W.T`. The same holds for A and for B. r is `A.shape[0]`.",
+           "x @ W.T + alpha / r * (x @ A.T) @ B.T"),
     mistakes=(
-        Mistake("The division by r is missing: with rank 8 and alpha 16 the branch counts eight times too much."),
-        Mistake("The scale α/r is missing: A and B were trained behind it.", ("alpha / r * ", "")),
+        Mistake("The division by r is missing: with rank 8 and α 16 the branch counts eight times too much.",
+                ("alpha / r", "alpha")),
+        Mistake("The branch lacks its scale α/r.", ("alpha / r * ", "")),
         Mistake("The scale is upside down: α over r, not r over α.", ("alpha / r", "r / alpha")),
         Mistake("α/√r is rsLoRA's scale, which is another recipe. LoRA's is α/r.", ("alpha / r", "alpha / r**0.5")),
         Mistake("It is divided by r twice.", ("alpha / r", "alpha / r**2")),
-        Mistake("That divides by d, the rows of B. The rank is the side they share.", ("A.shape[0]", "B.shape[0]")),
-        Mistake("That divides by k, the columns of A. The rank is the side they share.", ("A.shape[0]", "A.shape[1]")),
-        Mistake("Right numbers, but lying on their side: the weight is (d, k).", ("B @ A", "A.T @ B.T")),
-        Mistake("α/r is 2 only where alpha is twice the rank.", ("alpha / r", "2")),
-        Mistake("The factors are exchanged: x meets A first, so A stands at the right.", ("B @ A", "A @ B")),
+        Mistake("α/r is 2 only where α is twice the rank.", ("alpha / r", "2")),
+        Mistake("That divides by d, the rows of B. The rank is the side that A and B share.",
+                ("A.shape[0]", "B.shape[0]")),
+        Mistake("That divides by k, the columns of A. The rank is the side that A and B share.",
+                ("A.shape[0]", "A.shape[1]")),
+        Mistake("The frozen way is missing: the branch is added to Wx.", (BASE, "")),
+        Mistake("The branch is missing: that is the frozen layer alone.", (f" + {BRANCH}", "")),
+        Mistake("The scale α/r belongs to the branch alone, not to Wx.", (BASE, "alpha / r * x @ W.T + ")),
+        Mistake("The branch is taken away from Wx, not added.", ("W.T +", "W.T -")),
+        Mistake("The factors are exchanged: x meets A first, then B.", ("(x @ A.T) @ B.T", "(x @ B.T) @ A.T")),
+        Mistake("Square matrices hide it: a row meets the transpose, x @ A.T, as in x @ W.T.",
+                ("A.T", "A"), ("B.T", "B"), ("A.T", "A", "B.T", "B"), ("W.T", "W")),
+        Mistake("The rank was written into the code. It stands in the shapes of A and B.",
+                ("A.shape[0]", "8"), ("A.shape[0]", "2")),
         Mistake("The factors are exchanged in square matrices, where that goes unseen: AB is another matrix than BA.",
-                ("B @ A", "(A @ B if A.shape == B.shape else B @ A)")),
+                ("(x @ A.T) @ B.T", "((x @ B.T) @ A.T if A.shape == B.shape else (x @ A.T) @ B.T)")),
+        Mistake("The scale is in it twice, at A and at B.", ("@ B.T", "@ (alpha / r * B).T")),
     ),
-    draw=lambda rng: (*_pair(rng, *(rng.randint(1, 9) for _ in range(3))), rng.choice((1.0, 4.0, 10.0, 32.0))),
+    draw=lambda rng: _branch(rng, *(rng.randint(1, 6) for _ in range(4)), rng.choice((1.0, 4.0, 10.0, 32.0))),
     tolerance=1e-5,
-    moral="Test scales with α different from r: with α = r every one of these mistakes looks right (peft#2489).")
+    moral="Test scales with α different from r: with α = r every wrong scale looks right (peft#2489).")
 
 
 def merged_weight(W: torch.Tensor, delta: torch.Tensor, merged: bool) -> torch.Tensor:
@@ -74,18 +86,19 @@ def _layer(rng: random.Random) -> tuple[torch.Tensor, torch.Tensor, bool]:
     return normal(rng, *shape, dtype=dtype), 0.1 * normal(rng, *shape), rng.random() < 0.4
 
 
-MERGED_WEIGHT = Exercise(6, merged_weight, "★★ Spot the bug: the adapter applied twice · 6 min", """
+MERGED_WEIGHT = Exercise(6, merged_weight, "★★ Build: merge once · 5 min", """
 Save locally, then push to the hub, and the second copy was terrible
 ([unsloth#289](https://github.com/unslothai/unsloth/issues/289)): both calls merged. In PEFT, too, each call of `merge`
-once added the update again ([peft#1355](https://github.com/huggingface/peft/pull/1355)):
+once added the update again ([peft#1355](https://github.com/huggingface/peft/pull/1355)). The code was:
 
 ```python
 def merged_weight(W, delta, merged):
     return (W + delta).to(W.dtype)
 ```
 
-Write it so that the update is in the result exactly once, whatever was merged before. Return a new tensor in the dtype
-of `W`. `delta` is in float32: take the sum there, and round only the result.
+Write it so that the update `delta` = (α/r)·BA is in the result exactly once, whatever was merged before: `merged` says
+whether W has it already. Return a new tensor in the dtype of `W`. `delta` is in float32: take the sum there, and round
+only the result.
 """,
     cases=((W23, D23, False), Case((W23, D23, True), "a weight that has the update already"),
            Case((W16, D32, False), "a weight in 16 bits"), Case((W16, D32, True), "a merged weight in 16 bits"),

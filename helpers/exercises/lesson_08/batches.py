@@ -42,7 +42,7 @@ def _case(about: str, *names: str, **adapters: tuple[int, float]) -> Case:
 ROWS = "wanted == name for wanted in names"
 LOOP = "    for name, (A, B, scaling)"
 
-ANSWER_EACH = Exercise(8, answer_each, "★★★ One batch, many adapters · 12 min", """
+ANSWER_EACH = Exercise(8, answer_each, "★★★ Build: one batch, many adapters · 9 min", """
 A server keeps one base model and the adapters of many customers, and answers them in *one* batch: the heavy product
 x·Wᵀ is taken once for all rows, and each row gets the branch of its own customer. Write that layer. The name `""`
 stands for a row that wants the base alone.

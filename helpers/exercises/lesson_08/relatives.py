@@ -20,7 +20,7 @@ def _scored(rng: random.Random, rows: int, virtual: int, n: int, vocabulary: int
     return 2 * normal(rng, rows, virtual + n, vocabulary), integers(rng, 0, vocabulary - 1, rows, n)
 
 
-TEXT_LOSS = Exercise(8, text_loss, "★★ Spot the bug: sixteen logits too many · 8 min", """
+TEXT_LOSS = Exercise(8, text_loss, "★★ Spot the bug: sixteen logits too many · 6 min", """
 With prompt tuning a model gives logits for its virtual tokens too: rows of virtual + n, while the text has n tokens. An
 evaluation harness counted them from the front, as below, and scored the wrong positions
 ([lm-evaluation-harness#533](https://github.com/EleutherAI/lm-evaluation-harness/pull/533)); a trainer, and the scoring
@@ -76,7 +76,7 @@ NORM = "adapted.norm(dim=1, keepdim=True)"
 W, DW = torch.tensor([[3.0, 4.0, 0.0], [0.0, 2.0, 1.0]]), torch.tensor([[1.0, -1.0, 0.5], [0.5, 0.0, 2.0]])
 EVEN, M = torch.tensor([[3.0, 4.0], [-4.0, 3.0]]), torch.tensor([2.0, 3.0])
 
-DORA_WEIGHT = Exercise(8, dora_weight, "★★ Spot the bug: the old length · 8 min", """
+DORA_WEIGHT = Exercise(8, dora_weight, "★★ Spot the bug: the old length · 6 min", """
 DoRA splits a weight into directions and lengths: LoRA turns the rows of W, and a vector m, trained for itself, says how
 long each row is. An image generator that loads DoRA files divides, in one branch, by the lengths of the *old* rows, so
 that LoRA goes on changing the lengths behind m's back ([ComfyUI#15458](https://github.com/Comfy-Org/ComfyUI/pull/15458)):

@@ -1,6 +1,6 @@
-"""Lesson 09, QLoRA: bytes that are kept or moved, dequantizing twice, and gradients by hand."""
+"""Lesson 09, QLoRA: a gradient through codes, a layer made of them, checkpointing, pages, gradients by hand."""
 
-from helpers.exercises.lesson_09.gradients import QLORA_GRADIENTS, TRAIN_STEP
-from helpers.exercises.lesson_09.weights import DOUBLE_DEQUANT, PAGE_OUT, WORKSPACE_BYTES
+from helpers.exercises.lesson_09.gradients import FROZEN_PRODUCT, QLORA_GRADIENTS, TRAIN_STEP
+from helpers.exercises.lesson_09.weights import NF4_LINEAR, PAGE_OUT
 
-EXERCISES = (WORKSPACE_BYTES, PAGE_OUT, DOUBLE_DEQUANT, TRAIN_STEP, QLORA_GRADIENTS)
+EXERCISES = (FROZEN_PRODUCT, NF4_LINEAR, TRAIN_STEP, PAGE_OUT, QLORA_GRADIENTS)

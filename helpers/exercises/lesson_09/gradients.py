@@ -7,6 +7,7 @@ import random
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from helpers.exercises.compare import equal
 from helpers.exercises.draws import integers, normal
 from helpers.exercises.engine import Case, Exercise, Mistake
 
@@ -43,7 +44,7 @@ def _layers(*seeds: int) -> list[Counted]:
 X = torch.tensor([[1.0, 2.0, -1.0, 0.5], [0.0, -0.5, 1.5, 1.0]])
 RUN, BACK = "checkpoint(layer, y, use_reentrant=False)", "y.sum().backward()"
 
-TRAIN_STEP = Exercise(9, train_step, "★★ Spot the bug: the adapters that never learn · 10 min", """
+TRAIN_STEP = Exercise(9, train_step, "★★ Spot the bug: the adapters that never learn · 6 min", """
 "It seems that all gradients will be None", wrote somebody who switched checkpointing on for a LoRA
 ([LoRA#120](https://github.com/microsoft/LoRA/issues/120); the same in
 [peft#1142](https://github.com/huggingface/peft/issues/1142) and
@@ -89,6 +90,98 @@ Make the gradients arrive, with checkpointing still on: every layer must run twi
     moral="It is silent when anything else in the model gets a gradient. Look at `B.grad` after the first step.")
 
 
+class Frozen(torch.nn.Module):
+    """A weight in codes: `dequantize()` makes its W (d, k) anew each time, and `made` counts how often."""
+
+    def __init__(self, W: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("codes", 2 * W)
+        self.made = 0
+
+    def dequantize(self) -> torch.Tensor:
+        self.made += 1
+        return self.codes / 2
+
+
+def frozen_product(x: torch.Tensor, weight: torch.nn.Module, g: torch.Tensor,
+                   ) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """y = x·Wᵀ (n, d), the gradient of x (n, k) for g (n, d), and weight.made."""
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            ctx.weight = weight
+            return x @ weight.dequantize().T
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient @ ctx.weight.dequantize(), None
+
+    x = x.detach().requires_grad_()
+    y = Product.apply(x, weight)
+    gradient, = torch.autograd.grad(y, x, g)
+    return y, gradient, weight.made
+
+
+def _frozen(rng: random.Random, n: int, d: int, k: int) -> tuple[torch.Tensor, Frozen, torch.Tensor]:
+    return (integers(rng, -3, 3, n, k).float(), Frozen(integers(rng, -3, 3, d, k).float()),
+            integers(rng, -3, 3, n, d).float())
+
+
+ROW = torch.tensor([[1.0, 2.0]])
+MADE = "ctx.weight.dequantize()"
+KEPT = ("ctx.weight = weight", "ctx.W = weight.dequantize()", "weight.dequantize().T", "ctx.W.T", MADE, "ctx.W")
+
+FROZEN_PRODUCT = Exercise(9, frozen_product, "★★ Build: the frozen product · 6 min", """
+`weight.dequantize()` makes W (d, k) from its codes, and `weight.made` counts how often. Write an autograd function for
+y = x·Wᵀ that hands the gradient on and keeps no W between its two halves. Use it inside `frozen_product`, and return
+three things: y as the function gave it, the gradient of `x` (n, k) when the gradient of y is `g` (n, d), and
+`weight.made`. The form, without its two lines:
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):        # returns y; what backward needs is hung on ctx
+        @staticmethod
+        def backward(ctx, gradient):        # returns one gradient for each input of forward
+
+It is called by `Product.apply(x, weight)`; an input that has no gradient gets `None`. `x` comes without
+`requires_grad`: take `x.detach().requires_grad_()`, then `torch.autograd.grad(y, x, g)` gives a tuple of one.
+""",
+    cases=(Case((ROW, Frozen(torch.tensor([[1.0, 3.0], [3.0, -2.0]])), ROW / 2),
+                about="a single row, and a W that is its own transpose"),
+           Case((ROW, Frozen(torch.tensor([[1.0, 3.0], [-1.0, -2.0]])), ROW / 2),
+                about="a W that is not its own transpose"),
+           Case(_frozen(random.Random(1), 3, 2, 2), about="several rows"),
+           Case(_frozen(random.Random(2), 2, 4, 3), about="another number of outputs than of inputs")),
+    hints=("Forward: y = x·Wᵀ. Backward: the gradient of x is g·W. Both need W, and it must not wait in between.",
+           "`ctx.weight = weight` keeps the codes, which are there anyway; backward calls `ctx.weight.dequantize()`.",
+           "forward: `return x @ weight.dequantize().T`; backward: `return gradient @ ctx.weight.dequantize(), None`."),
+    mistakes=(
+        Mistake("The count is 1. Either W waited in memory from forward to backward (keep the codes, and make it "
+                "again), or you counted before the backward pass.", KEPT,
+                ("Product.apply(x, weight)", "x @ weight.dequantize().T"),
+                ("    gradient, = torch", "    made = weight.made\n    gradient, = torch", "gradient, weight.made",
+                 "gradient, made")),
+        Mistake("W is transposed: forward multiplies by Wᵀ, backward by W.",
+                (f"gradient @ {MADE}", f"gradient @ {MADE}.T")),
+        Mistake("Forward multiplies by Wᵀ: `x @ W.T`.", ("@ weight.dequantize().T", "@ weight.dequantize()")),
+        Mistake("Backward handed the gradient on as it came, without W.",
+                (f"return gradient @ {MADE}, None", f"{MADE}\n            return gradient, None")),
+        Mistake("The gradient of y was taken to be 1 everywhere: it is `g`, and reaches backward as its argument.",
+                (f"gradient @ {MADE}", f"torch.ones_like(gradient) @ {MADE}"), ("(y, x, g)", "(y.sum(), x)")),
+        Mistake("W was made once more than it has to be: once forward, once backward.",
+                ("ctx.weight = weight", "ctx.shape = weight.dequantize().shape; ctx.weight = weight")),
+        Mistake("`backward` gives one gradient for each input of `forward`: that of x, and None for the codes.",
+                (f"{MADE}, None", MADE)),
+        Mistake("`torch.autograd.grad` gives a tuple, here of one: take the tensor out.",
+                ("gradient, = torch", "gradient = torch")),
+        Mistake("y came without its autograd function: return it as `apply` gave it, not detached and not by hand.",
+                sign=lambda got: got[0].grad_fn is None),
+    ),
+    draw=lambda rng: _frozen(rng, *(rng.randint(1, 4) for _ in "ndk")), tolerance=1e-5,
+    close=lambda got, expected: got[0].grad_fn is not None and equal(got, expected, 1e-5),
+    moral="Nothing of W waits for the backward pass: the price of 4-bit training is that it is made twice.")
+
+
 def qlora_gradients(g: torch.Tensor, x: torch.Tensor, W: torch.Tensor,
                     A: torch.Tensor, B: torch.Tensor, scaling: float,
                     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -105,7 +198,7 @@ def _layer(rng: random.Random, n: int, k: int, d: int, r: int, scaling: float) -
 SQUARE = _layer(random.Random(7), 2, 2, 2, 2, 1.0)
 BY_X, BY_A, BY_B = "g @ W + gB @ A", "gB.T @ x", "scaling * g.T @ (x @ A.T)"
 
-QLORA_GRADIENTS = Exercise(9, qlora_gradients, "★★★ The backward pass by hand · 15 min", """
+QLORA_GRADIENTS = Exercise(9, qlora_gradients, "★★★ The backward pass by hand · 10 min", """
 Write what autograd does for a whole QLoRA layer y = x·Wᵀ + s·x·Aᵀ·Bᵀ. Given `g`, the gradient of y, return the
 gradients of `x`, `A` and `B`, in this order; W is frozen and has none. `x` is (n, k), `W` (d, k), `A` (r, k), `B` (d,
 r), `g` (n, d), `scaling` is s = α/r. A gradient has the shape of its tensor: that alone decides most of it.

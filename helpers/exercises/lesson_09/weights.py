@@ -1,4 +1,4 @@
-"""Weights in four bits: what they take when they are unpacked, when they move, and how they are unpacked."""
+"""Weights in four bits: a layer made of codes, and optimizer states that move in pages."""
 
 from __future__ import annotations
 
@@ -11,52 +11,6 @@ from helpers.exercises.draws import integers
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
-def workspace_bytes(shapes: list[tuple[int, int]], width: int = 2) -> tuple[int, int]:
-    """Bytes of dequantized weights: if all are kept, and one at a time."""
-    sizes = [d * k * width for d, k in shapes]
-    return sum(sizes), max(sizes)
-
-
-LLAMA = ([(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]) * 32  # Llama-2-7B
-
-WORKSPACE_BYTES = Exercise(9, workspace_bytes, "★ Thirteen gigabytes, or a tenth of one · 6 min", """
-A pull request to bitsandbytes claimed that its 4-bit product keeps every dequantized weight until the backward pass,
-"~13 GB" of them ([bitsandbytes#1935](https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1935); it was closed,
-and the lesson measures 0). What would it be? `shapes` lists the weights (d, k), `width` is the bytes of one dequantized
-number, 2 in bf16. Return two numbers: the bytes if all of them are kept, and the most that exist at once if each is
-thrown away after its product.
-""",
-    cases=(([(2, 3), (4, 5)], 2),
-           Case(([(2, 3)], 4), about="numbers of four bytes"),
-           Case(([(4, 5), (2, 3), (4, 5)], 2), about="two weights of one shape"),
-           Case(([(4, 5), (2, 3)], 2), about="a largest weight that comes first"),
-           Case(([(7, 1), (4, 6), (1, 7)], 2), about="a largest weight that does not have the longest side"),
-           Case((LLAMA, 2), about="a whole model", shown="the 224 linear layers of Llama-2-7B, in bf16")),
-    hints=("A weight (d, k) has d · k numbers of `width` bytes each.",
-           "All kept: add them up. One at a time: the largest decides.",
-           "`sizes = [d * k * width for d, k in shapes]`, then `sum(sizes), max(sizes)`."),
-    mistakes=(
-        Mistake("Those are numbers, not bytes: each takes `width` bytes.", (" * width", "")),
-        Mistake("Half a byte is what a *code* takes. The dequantized number takes `width` bytes.", ("* width", "// 2")),
-        Mistake("That is four bytes each. `width` says how many the compute type takes.", ("* width", "* 4")),
-        Mistake("Those are bits; bytes were asked for.", ("* width", "* width * 8")),
-        Mistake("The order: first all, then one at a time.", ("sum(sizes), max(sizes)", "max(sizes), sum(sizes)")),
-        Mistake("The first number is that of all weights together.", ("sum(sizes)", "max(sizes)")),
-        Mistake("The second number is in weights, not in bytes.", ("max(sizes)", "max(sizes) // width")),
-        Mistake("The most is the largest weight, not the average one.", ("max(sizes)", "sum(sizes) // len(sizes)")),
-        Mistake("The most is the largest weight, wherever it stands.",
-                ("max(sizes)", "sizes[-1]"), ("max(sizes)", "sizes[0]")),
-        Mistake("`max(shapes)` is the shape with the largest d, not with the largest product.",
-                ("max(sizes)", "torch.Size(max(shapes)).numel() * width"),
-                ("max(sizes)", "torch.Size(max(shapes, key=max)).numel() * width")),
-        Mistake("A weight (d, k) has d times k numbers, not d plus k.", ("d * k", "(d + k)")),
-        Mistake("Thrown away after its product, a weight makes room for the next: only the largest counts.",
-                ("max(sizes)", "sum(sizes)")),
-    ),
-    draw=lambda rng: ([(rng.randint(1, 9), rng.randint(1, 9)) for _ in range(rng.randint(1, 5))], rng.choice([2, 4])),
-    moral="12.95 GB for Llama-2-7B if they were kept, 0.09 GB one at a time: that is why W is dequantized twice.")
-
-
 def page_out(resident: int, room: int, page: int) -> int:
     """Bytes, in whole pages, that leave so that at most `room` of `resident` stay."""
     missing = max(resident - room, 0)
@@ -66,7 +20,7 @@ def page_out(resident: int, room: int, page: int) -> int:
 
 MISSING, ROUNDED, ANSWER = "max(resident - room, 0)", "-(-missing // page)", "min(pages * page, resident)"
 
-PAGE_OUT = Exercise(9, page_out, "★ How many pages must leave? · 6 min", """
+PAGE_OUT = Exercise(9, page_out, "★ How many pages must leave? · 5 min", """
 `resident` bytes of optimizer states lie on the GPU, a whole number of pages. A long sequence comes, and leaves only
 `room` bytes for them; if it is negative, all of them leave, and the sequence still does not fit. Memory moves in whole
 pages of `page` bytes. How many bytes leave? As few as possible, and never more than there are.
@@ -103,45 +57,67 @@ pages of `page` bytes. How many bytes leave? As few as possible, and never more 
     moral="With 2 MiB pages the rounding is nothing beside gigabytes. What costs is the way: PCIe, there and back.")
 
 
-def double_dequant(codes: torch.Tensor, levels: torch.Tensor,
-                   scale_codes: torch.Tensor, scale_levels: torch.Tensor,
-                   c1: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-    """W (blocks, block_size) from its codes and those of its scales."""
-    scales = scale_levels[scale_codes.long()] * c1 + offset
-    return levels[codes.long()] * scales[:, None]
+def nf4_linear(x: torch.Tensor, packed: torch.Tensor, levels: torch.Tensor,
+               c2: torch.Tensor, scale_levels: torch.Tensor,
+               c1: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """y = x·Wᵀ (n, d) of x (n, k), for a W (d, k) that is stored as codes."""
+    codes = torch.stack([packed >> 4, packed & 15], dim=1).flatten().long()
+    scales = scale_levels[c2.long()] * c1 + offset
+    W = levels[codes].view(len(scales), -1) * scales[:, None]
+    return x @ W.view(-1, x.shape[1]).T
 
 
 SCALE_LEVELS = torch.tensor([-1.0, -0.3, 0.5, 1.0])
-BLOCKS = torch.tensor([[0, 15, 12], [9, 4, 6]]).byte(), NF4, torch.tensor([2, 0]).byte(), SCALE_LEVELS
 
 
-def _coded(rng: random.Random, blocks: int, size: int, c1: float, offset: float) -> tuple[torch.Tensor, ...]:
-    return (integers(rng, 0, 15, blocks, size, dtype=torch.uint8), NF4,
+def _stored(rng: random.Random, n: int, d: int, k: int, blocks: int, c1: float, offset: float) -> tuple:
+    """Rows of small whole numbers and a weight (d, k) in `blocks` blocks; d · k / 2 / blocks must be whole."""
+    return (integers(rng, -3, 3, n, k).float(), integers(rng, 0, 255, d * k // 2, dtype=torch.uint8), NF4,
             integers(rng, 0, 3, blocks, dtype=torch.uint8), SCALE_LEVELS, torch.tensor(c1), torch.tensor(offset))
 
 
-LOOKED_UP = "scale_levels[scale_codes.long()]"
+def _random(rng: random.Random) -> tuple:
+    size, blocks = 2 * rng.randint(1, 3), rng.randint(1, 4)
+    k = rng.choice([k for k in range(1, size * blocks + 1) if size * blocks % k == 0])
+    return _stored(rng, rng.randint(1, 3), size * blocks // k, k, blocks, rng.uniform(0.1, 1), rng.uniform(0, 2))
 
-DOUBLE_DEQUANT = Exercise(9, double_dequant, "★★ Dequantize twice · 10 min", """
-The paper's equation 6 unpacks in two steps: the scales' codes c2 and *their* scale c1 give the scales; the weights'
-codes and the scales give W. bitsandbytes has one number more, the `offset`: the mean, which was subtracted before the
-scales were coded and must come back. Write both steps. `codes` (blocks, block_size) and `scale_codes` (blocks,) are
-uint8 indices into `levels` and `scale_levels`; `c1` and `offset` are scalars here. (A uint8 tensor indexes as a mask:
-use `.long()`.)
+
+def _small(c2: list[int], c1: float = 1.0, offset: float = 0.0, packed: list[int] = (0xFF, 0x11)) -> tuple:
+    """Two rows and a weight (2, 2) in two blocks; by default with the codes 15 15 1 1."""
+    return (torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor(packed).byte(), NF4, torch.tensor(c2).byte(),
+            SCALE_LEVELS, torch.tensor(c1), torch.tensor(offset))
+
+
+LOOKED_UP, NIBBLES = "scale_levels[c2.long()]", "[packed >> 4, packed & 15], dim=1"
+
+NF4_LINEAR = Exercise(9, nf4_linear, "★★ Build: a layer made of codes · 8 min", """
+Write the product of a layer of which only codes are stored. `packed` is uint8, two codes in a byte, the first in the
+upper four bits; they are indices into `levels`. W is (d, k), row after row, cut into blocks of equal length; there are
+as many blocks as there are codes in `c2` (blocks,). `c2` are the 8-bit codes of the scales, indices into
+`scale_levels`; `c1` is *their* scale, one number here, and `offset` the mean that was subtracted before the scales were
+coded. `x` is (n, k). (A uint8 tensor indexes as a mask: use `.long()`.)
 """,
-    cases=(Case((*BLOCKS[:2], 0 * BLOCKS[2], SCALE_LEVELS, torch.tensor(1.0), torch.tensor(0.0)),
-                about="a c1 of 1, no offset, and the same scale for all"),
-           Case((*BLOCKS, torch.tensor(1.0), torch.tensor(0.0)), about="a scale for each block"),
-           Case((*BLOCKS, torch.tensor(0.75), torch.tensor(0.0)), about="a c1 that is not 1"),
-           Case((*BLOCKS, torch.tensor(0.75), torch.tensor(2.0)), about="an offset that is not 0"),
-           Case(_coded(random.Random(4), 3, 3, 0.5, 2.0), about="as many blocks as codes in a block"),
-           Case(_coded(random.Random(5), 1, 4, 0.5, 2.0), about="a single block")),
-    hints=("Two look-ups, and after each a product. Which numbers belong to the scales, which to the weights?",
-           "scales = scale_levels[scale_codes.long()] * c1 + offset, one number per block.",
-           "Then `levels[codes.long()] * scales[:, None]`: every block has its own scale, so they stand in a column."),
+    cases=(Case(_small([3, 3]), about="scales of 1, and the same code twice in each byte"),
+           Case(_small([3, 3], packed=[0xF0, 0x1A]), about="two codes in a byte that differ"),
+           Case(_small([0, 0]), about="a scale that is not 1"),
+           Case(_small([2, 0]), about="a scale for each block"),
+           Case(_small([2, 0], c1=0.75), about="a c1 that is not 1"),
+           Case(_small([2, 0], c1=0.75, offset=2.0), about="an offset that is not 0"),
+           Case(_stored(random.Random(1), 2, 3, 4, 3, 0.5, 2.0), about="another number of outputs than of inputs"),
+           Case(_stored(random.Random(2), 2, 4, 4, 2, 0.5, 2.0), about="blocks that are longer than a row"),
+           Case(_stored(random.Random(3), 1, 2, 6, 6, 0.5, 2.0), about="blocks that are shorter than a row")),
+    hints=("Three steps: bytes to codes, codes to W, and the product. W is made from two look-ups.",
+           "codes = torch.stack([packed >> 4, packed & 15], dim=1).flatten().long(); "
+           "scales = scale_levels[c2.long()] * c1 + offset.",
+           "levels[codes].view(len(scales), -1) * scales[:, None] has one block in each row; "
+           ".view(-1, x.shape[1]) makes W of it."),
     mistakes=(
+        Mistake("The two codes of a byte are exchanged: the first lies in the upper four bits.",
+                (NIBBLES, "[packed & 15, packed >> 4], dim=1")),
+        Mistake("First all upper halves, then all lower ones. The two codes of one byte stand side by side.",
+                (NIBBLES, "[packed >> 4, packed & 15], dim=0")),
         Mistake("The offset is missing, as in the paper's formula: the mean must come back.", (" + offset", "")),
-        Mistake("The offset was subtracted before c1 was taken: it comes back after c1, outside the bracket.",
+        Mistake("The offset was added before c1 was taken: it comes back after c1, outside the bracket.",
                 (f"{LOOKED_UP} * c1 + offset", f"({LOOKED_UP} + offset) * c1")),
         Mistake("The mean was subtracted once; here it is subtracted again.", ("+ offset", "- offset")),
         Mistake("The offset belongs to the scales, not to the weights.",
@@ -149,12 +125,12 @@ use `.long()`.)
         Mistake("c1 is missing: it gives the levels of the scales, in [-1, 1], their size.", (" * c1", "")),
         Mistake("Divided by c1: that is quantizing. Dequantizing multiplies.", ("* c1", "/ c1")),
         Mistake("Divided by the scale: that is quantizing. Dequantizing multiplies.", ("* scales", "/ scales")),
-        Mistake("The scales' codes are no numbers but indices into `scale_levels`.", (LOOKED_UP, "scale_codes")),
-        Mistake("The weights' codes are no numbers but indices into `levels`.", ("levels[codes.long()]", "codes")),
+        Mistake("c2 are no scales but codes of scales: indices into `scale_levels`.", (LOOKED_UP, "c2")),
+        Mistake("The weights' codes are no numbers but indices into `levels`.", ("levels[codes]", "codes")),
         Mistake("An index of dtype uint8 is read as a mask: index by `.long()` codes.",
-                ("[codes.long()]", "[codes]"), ("[scale_codes.long()]", "[scale_codes]")),
-        Mistake("Scales run along columns here. Each *row* is a block.", ("scales[:, None]", "scales")),
+                (".flatten().long()", ".flatten()"), ("[c2.long()]", "[c2]")),
+        Mistake("W lies row after row, (d, k): its columns came out where rows belong.",
+                (".view(-1, x.shape[1]).T", ".view(x.shape[1], -1)")),
     ),
-    draw=lambda rng: _coded(rng, rng.randint(1, 4), rng.randint(2, 5), rng.uniform(0.1, 1), rng.uniform(0, 2)),
-    tolerance=1e-5,
-    moral="Two look-ups and two products per weight, forward and again backward: the price of 4.127 bits.")
+    draw=_random, tolerance=1e-5,
+    moral="That is all a 4-bit layer does: two look-ups and two products for every weight, each time that it is used.")

@@ -15,7 +15,7 @@ def lora_parameters(shapes: list[tuple[int, int]], r: int) -> int:
     return sum(r * (rows + columns) for rows, columns in shapes)
 
 
-LORA_PARAMETERS = Exercise(10, lora_parameters, "★ How many parameters are trained? · 5 min", """
+LORA_PARAMETERS = Exercise(10, lora_parameters, "★ Build: how many numbers are trained? · 5 min", """
 LoRA leaves a weight of shape (out, in) as it is and trains two thin matrices beside it: A of shape (r, in) and B of
 shape (out, r). Count the trained parameters over a list of such weights. On all linear layers of Llama-2-7B with r = 8
 they must come to 19,988,480.
@@ -51,7 +51,7 @@ def choose_precision(capability: tuple[int, int] | None) -> str:
 
 
 AT_LEAST = "capability >= (8, 0)"
-CHOOSE_PRECISION = Exercise(10, choose_precision, "★ Which sixteen bits? · 4 min", """
+CHOOSE_PRECISION = Exercise(10, choose_precision, "★ Build: which sixteen bits? · 4 min", """
 bfloat16 arithmetic is built into NVIDIA GPUs from compute capability 8.0 on. That is a generation of hardware, the
 pair that `torch.cuda.get_device_capability()` returns, and not the version of CUDA. A T4 (7, 5) has to compute in
 float16; an A100 (8, 0), an H100 (9, 0) and an RTX 5090 (12, 0) take bfloat16. Without a GPU the pair is None, and we

@@ -1,4 +1,4 @@
-"""What is published: which files stay at home, and whether the adapter holds anything."""
+"""What is published: whether the adapter holds anything."""
 
 from __future__ import annotations
 
@@ -8,54 +8,6 @@ import torch
 
 from helpers.exercises.draws import integers, normal
 from helpers.exercises.engine import Case, Exercise, Mistake
-
-
-def leave_at_home(names: list[str]) -> list[str]:
-    """Those of the file names that are pickles, in their order."""
-    pickles = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-    return [name for name in names if name.lower().endswith(pickles)]
-
-
-def _names(rng: random.Random) -> tuple[list[str]]:
-    ends = ("bin", "pt", "pth", "pkl", "ckpt", "json", "md", "safetensors", "bin.gz")
-    made = [f"{rng.choice(('a', 'b/Old', 'v1.2'))}{rng.choice('...-')}{rng.choice(ends)}" for _ in range(7)]
-    return (rng.sample([*made, *map(str.upper, made), *map(str.title, made)], rng.randint(0, 9)),)
-
-
-ENDS = "name.lower().endswith(pickles)"
-LEAVE_AT_HOME = Exercise(11, leave_at_home, "★ What stays at home · 5 min", """
-Somebody pushed the folder of a training run, and the hub put a warning on it: `training_args.bin` is a pickle
-([transformers#28580](https://github.com/huggingface/transformers/issues/28580)). A pickle is a small program that runs
-when it is opened; nobody can see from outside what it does. Return the names that must not go out: those that end in
-`.bin`, `.pt`, `.pth`, `.pkl` or `.ckpt`, in any mixture of capitals and small letters.
-""",
-    cases=((["README.md", "rng_state.pth", "training_args.bin", "model.safetensors", "optimizer.pt"],),
-           Case((["data.pkl", "model.ckpt", "tokenizer.json"],), about="`.pkl` and `.ckpt`"),
-           Case((["WEIGHTS.BIN", "b.pt"],), about="a name in capitals"),
-           Case((["Weights.Bin"],), about="a mixture of capitals and small letters"),
-           Case((["model.bin.index.json", "notes.pt.md"],), about="an ending in the middle of a name"),
-           Case((["script", "prompt", "cabin"],), about="a name that ends in the letters, without a dot"),
-           Case((["bin", "a.ptx"],), about="a name without an ending, and an ending that only begins like one"),
-           Case((["v1.2.pt"],), about="a name with two dots"), Case((["old/model.pt"],), about="a name in a folder"),
-           Case(([".bin"],), about="a name that is nothing but the ending"),
-           Case((["README.md"],), about="no pickle at all")),
-    hints=('`name.endswith((".bin", ".pt"))` takes several endings at once, as a tuple.',
-           "`name.lower()` first, so that `.BIN` counts too.", "A list comprehension over `names` keeps the order."),
-    mistakes=(
-        Mistake("Those are the files to publish. Asked for are the others.", ("if name", "if not name")),
-        Mistake("Five endings are pickles: `.bin`, `.pt`, `.pth`, `.pkl`, `.ckpt`. Not all of them are looked for.",
-                ('(".bin", ', '('), ('".pt", ', ''), ('".pth", ', ''), ('".pkl", ', ''), (', ".ckpt"', '')),
-        Mistake("safetensors holds numbers and nothing else: that is what it was made for. Let it go out.",
-                ('".ckpt"', '".ckpt", ".safetensors"')),
-        Mistake("The ending decides, not whether `.pt` or `.bin` stands somewhere in the name.",
-                (ENDS, "any(part in name.lower() for part in pickles)")),
-        Mistake("Capitals make a difference here. They should make none: compare in lower case.", (".lower()", ""),
-                (ENDS, "name.endswith((*pickles, *map(str.upper, pickles)))")),
-        Mistake("The dot belongs to the ending: `script` ends in the letters pt, and is no pickle.",
-                ("endswith(pickles)", "endswith(tuple(end[1:] for end in pickles))")),
-    ),
-    draw=_names,
-    moral="`helpers.finale.sharing.pack` refuses them, and a folder with a token in it, before a byte is sent.")
 
 
 def untrained_layers(state: dict[str, torch.Tensor]) -> list[str]:

@@ -30,7 +30,7 @@ def _exact(seed: int, out: int, inner: int, r: int, dtype: torch.dtype, share: f
 
 
 SUM = "W.float() + (alpha / r) * (B @ A)"
-MERGE_WEIGHT = Exercise(11, merge_weight, "★★ One merge, rounded once · 7 min", """
+MERGE_WEIGHT = Exercise(11, merge_weight, "★★ Build: one merge, rounded once · 7 min", """
 Merge an adapter into one weight: `W + (alpha / r)·BA`. W is stored in 16 bits, A and B in 32. Every rounding costs
 something, so take the sum in float32 and round *once*, at the end, back to the dtype of W.
 """,
@@ -68,7 +68,7 @@ def room_to_move(codebook: torch.Tensor) -> torch.Tensor:
 
 NEARER = "torch.minimum(torch.cat([end, half]), torch.cat([half, end]))"
 BELOW, ABOVE = "torch.cat([half[:1], half])", "torch.cat([half, half[-1:]])"
-ROOM_TO_MOVE = Exercise(11, room_to_move, "★★ When does a code change? · 8 min", """
+ROOM_TO_MOVE = Exercise(11, room_to_move, "★★ Build: when does a code change? · 8 min", """
 A dequantized weight stands exactly on a level. Merging moves it a little, and requantizing takes the nearest level
 again: as long as it has not crossed the *boundary*, half-way to a neighbour, the move is lost. For each level, how far
 is it to the nearer boundary? `codebook` is sorted, in units of absmax; the first and the last level have one neighbour.
