@@ -10,9 +10,8 @@ convert_hf_to_gguf.py (`LlamaModel.permute`); names and keys are those of the pa
 
 from __future__ import annotations
 
-import contextlib
-import io
 from pathlib import Path
+from unittest import mock
 
 import torch
 from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, get_tensor_name_map
@@ -22,6 +21,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    modeling_gguf_pytorch_utils,
 )
 
 from helpers import ggml
@@ -92,7 +92,7 @@ def write(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, path: Pat
 
 def read(path: Path) -> PreTrainedModel:
     """The model in a GGUF file as transformers reads it, dequantized: float32, in evaluation mode, without a bar."""
-    with contextlib.redirect_stderr(io.StringIO()):  # of the bar, which nothing else turns off
+    with mock.patch.object(modeling_gguf_pytorch_utils, "tqdm", lambda tensors, **_: tensors):  # nothing else stops it
         model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     return model.eval()
 
