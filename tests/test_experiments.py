@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from helpers import experiments
-from helpers.pocket import load_pocket
+from helpers.experiments import ranks, tuning
+from helpers.pocket import load_pocket, world
 from helpers.pocket.evaluate import perplexity
 
 RECORDS = [name for name in experiments.NAMES if (experiments.FOLDER / f"{name}.json").is_file()]
@@ -62,3 +63,47 @@ def test_the_record_is_of_the_cases_that_the_code_describes(name):
             assert point.keys() == {"case", "seed", "trained", "lr", "steps", "loss"} | scores
             assert math.isfinite(point["loss"]) and point["perplexity"] > 1
             assert all(0 <= point[score] <= 1 for score in scores - {"perplexity"})
+
+
+# ------------------------------------------------------------------------------------------------ the record of ranks
+
+
+def rungs(name: str) -> dict[float, float]:
+    return {rung["lr"]: rung["score"] for rung in experiments.read("ranks")["tuning"] if rung["case"] == name}
+
+
+def test_rank_8_and_full_rank_were_tuned_on_equal_ladders():
+    """As many rungs, at the same distances; and each is recorded at the best of them."""
+    steps = [[round(lr / rates[2], 3) for lr in rates] for rates in ranks.FINE.values()]
+    assert steps[0] == steps[1] == [0.5, 0.7, 1, 1.5, 2]
+    for name, rates in ranks.FINE.items():
+        case = next(case for case in ranks.CASES if case.name == name)
+        assert set(rates) <= set(found := rungs(name)) and case.lr == max(rates, key=found.__getitem__)
+
+
+@pytest.mark.parametrize("name", [case.name for case in ranks.CASES if case.name.startswith("facts")])
+def test_new_facts_are_recorded_at_the_best_rate_of_the_ladder(name):
+    """The rungs on both sides were tried and are worse."""
+    found, case = rungs(name), next(case for case in ranks.CASES if case.name == name)
+    at = ranks.LADDER.index(case.lr)
+    assert {ranks.LADDER[at - 1], ranks.LADDER[at + 1]} <= set(found)
+    assert ranks.climb(found.__getitem__, 5e-3) == case.lr
+
+
+def test_a_climb_goes_up_first_and_stays_on_the_ladder():
+    assert ranks.climb(lambda lr: -lr, 5e-3) == 1e-3 and ranks.climb(lambda lr: lr, 5e-3) == 5e-2
+    assert ranks.climb(lambda lr: -abs(lr - 1e-2), 5e-3) == 1e-2 and ranks.climb(lambda lr: 0, 5e-3) == 5e-3
+
+
+def test_the_strangers_are_nobody_that_the_base_has_read_about_or_that_a_rate_was_chosen_on():
+    known = {v.name for v in world.make_world().villagers}
+    scored, trial = ({v.name for v in ranks.strangers(t)} for t in (False, True))
+    assert len(scored) == len(trial) == ranks.NEW and not known & (scored | trial) and not scored & trial
+    assert not {v.name for v in tuning.people(trial=True).asked} & {v.name for v in world.make_world().held_out[:250]}
+
+
+def test_every_cut_is_recorded():
+    cuts = experiments.read("ranks")["cuts"]
+    wanted = {(seed, lr, r) for seed in experiments.SEEDS for lr in ranks.CUT_RATES for r in ranks.CUTS}
+    assert {(c["seed"], c["lr"], c["r"]) for c in cuts} == wanted and len(cuts) == len(wanted)
+    assert all(c["energy"] == 1 for c in cuts if c["r"] == 128)

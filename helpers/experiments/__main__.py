@@ -9,7 +9,8 @@ from helpers import experiments
 helpers.start()
 for name in sys.argv[1:] or (*experiments.NAMES, *experiments.TUNING, *experiments.LAPTOP):
     print(name)
-    if name in (*experiments.TUNING, *experiments.LAPTOP):
-        importlib.import_module(f"helpers.experiments.{name}").run()
+    sweep = importlib.import_module(f"helpers.experiments.{name}")
+    if hasattr(sweep, "run"):
+        sweep.run()
     else:
         experiments.run(name)

@@ -1,7 +1,6 @@
 """Answers to lesson 07's exercises that nobody registered, written from the prompts alone."""
 
 import bisect
-import itertools
 import math
 from fractions import Fraction
 
@@ -88,87 +87,6 @@ def _(shapes, budget):
 def _(shapes, budget):
     sides = np.array(shapes, dtype=np.int64)
     return int(np.minimum(np.floor_divide(budget, sides.sum()), sides.min()))
-
-
-# rank_of_energy
-
-
-@wrong("rank_of_energy", "sums the singular values, not their squares")
-def _(sigma, share):
-    held = sigma.cumsum(0) / sigma.sum()
-    return int((held < share).sum()) + 1
-
-
-@wrong("rank_of_energy", "wants more than the share: strict where it is met exactly")
-def _(sigma, share):
-    energy, held = sigma.double() ** 2, 0.0
-    for r, part in enumerate(energy.tolist(), start=1):
-        held += part
-        if held > share * energy.sum().item():
-            return r
-    return len(sigma)
-
-
-@wrong("rank_of_energy", "returns the index of the last value needed, one too few")
-def _(sigma, share):
-    energy = sigma.double() ** 2
-    return int((energy.cumsum(0) >= share * energy.sum()).nonzero()[0])
-
-
-@wrong("rank_of_energy", "takes the square root: compares norms, not energies, with the share")
-def _(sigma, share):
-    for r in range(1, len(sigma) + 1):
-        if sigma[:r].norm() >= share * sigma.norm():
-            return r
-
-
-@wrong("rank_of_energy", "keeps that share of the count of singular values")
-def _(sigma, share):
-    return math.ceil(share * len(sigma))
-
-
-@wrong("rank_of_energy", "for share 1 returns n, though zeros at the end hold nothing")
-def _(sigma, share):
-    if share == 1:
-        return len(sigma)
-    energy = sigma.double() ** 2
-    return next(r for r in range(1, len(sigma) + 1) if energy[:r].sum() >= share * energy.sum() * (1 - 1e-12))
-
-
-@wrong("rank_of_energy", "range() stops before n: returns None where all values are needed")
-def _(sigma, share):
-    energy = sigma.double() ** 2
-    for r in range(1, len(sigma)):
-        if energy[:r].sum() >= share * energy.sum():
-            return r
-
-
-@wrong("rank_of_energy", "adds up from the smallest value")
-def _(sigma, share):
-    energy = sigma.double().flip(0) ** 2
-    return int((energy.cumsum(0) < share * energy.sum()).sum()) + 1
-
-
-@right("rank_of_energy", "searchsorted on the running sum in float64")
-def _(sigma, share):
-    running = (sigma.double() ** 2).cumsum(0)
-    return torch.searchsorted(running, share * running[-1].item()).item() + 1
-
-
-@right("rank_of_energy", "drops values from the end while the rest holds enough")
-def _(sigma, share):
-    energy = [value**2 for value in sigma.tolist()]
-    r = len(energy)
-    while r > 1 and math.fsum(energy[:r - 1]) >= share * math.fsum(energy):
-        r -= 1
-    return r
-
-
-@right("rank_of_energy", "itertools.accumulate over exact fractions")
-def _(sigma, share):
-    energy = [Fraction(value) ** 2 for value in sigma.tolist()]
-    held = itertools.accumulate(energy)
-    return 1 + sum(part < Fraction(share) * sum(energy) for part in held)
 
 
 # chance_similarity

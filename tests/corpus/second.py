@@ -392,17 +392,6 @@ def _(shapes, budget):
     return max(0, min(r, min(min(shape) for shape in shapes)))
 
 
-@wrong("rank_of_energy", "counts the directions whose energy is not below 1 - share of the largest one's")
-def _(sigma, share):
-    energy = sigma**2
-    return int((energy >= (1 - share) * energy[0]).sum())
-
-
-@wrong("rank_of_energy", "takes the share of the number of directions, whatever their energy is")
-def _(sigma, share):
-    return math.ceil(share * len(sigma))
-
-
 @wrong("chance_similarity", "multiplies the shares i / k and j / k of the whole space")
 def _(i, j, k):
     return (i / k) * (j / k)

@@ -19,10 +19,11 @@ def low_rank_part(update: torch.Tensor, r: int) -> torch.Tensor:
 
 THIN = torch.tensor([[2.0, 0.0, 1.0], [1.0, 3.0, 0.0], [0.0, 1.0, -4.0], [2.0, -1.0, 1.0]], dtype=torch.float64)
 
-LOW_RANK_PART = Exercise(7, low_rank_part, "★★ Spot the bug: the factor that lies on its side · 8 min", """
-Somebody multiplied the three factors of a singular value decomposition together again, got another matrix, and reported
-that the decomposition is wrong ([pytorch#116394](https://github.com/pytorch/pytorch/issues/116394)). A tensor library
-passed the same factor on to its users ([tensorly#311](https://github.com/tensorly/tensorly/issues/311)). For a
+LOW_RANK_PART = Exercise(7, low_rank_part, "★★ Build: the nearest matrix of rank r · 7 min", """
+Keep the first r terms of the singular value decomposition: the matrix of rank r nearest to `update`, for any shape.
+Beware of a factor that lies on its side. Somebody multiplied the three factors together again, got another matrix, and
+reported that the decomposition is wrong ([pytorch#116394](https://github.com/pytorch/pytorch/issues/116394)); a tensor
+library passed the same factor on to its users ([tensorly#311](https://github.com/tensorly/tensorly/issues/311)). For a
 *square* weight, as attention has them, nothing complains:
 
 ```python
@@ -32,8 +33,6 @@ def low_rank_part(update, r):
     U, S, V = torch.svd(update)
     return U[:, :r] @ torch.diag(S[:r]) @ V[:r]
 ```
-
-Write it so that it gives the matrix of rank r nearest to `update`, for any shape.
 """,
     cases=(Case((torch.diag(torch.tensor([3.0, 2.0, 1.0])).double(), 1), about="a diagonal matrix"),
            Case((THIN[:3] + THIN[:3].T, 2), about="a symmetric matrix that is not diagonal"),

@@ -1,12 +1,7 @@
-"""Counting: the weights of a rank, the energy it keeps, the similarity that chance gives."""
+"""Counting: the weights of a rank, the similarity that chance gives."""
 
 from __future__ import annotations
 
-import math
-
-import torch
-
-from helpers.exercises.draws import integers
 from helpers.exercises.engine import Case, Exercise, Mistake
 
 
@@ -52,58 +47,15 @@ an A (r, k), all with the same r. No r can be above the smaller side of a matrix
     moral="37 for the queries alone, 7 for the feed-forward, 4 for all: the sweep of this lesson spends its budget so.")
 
 
-def rank_of_energy(sigma: torch.Tensor, share: float) -> int:
-    """The smallest r that holds at least `share` of the energy; sigma (n,) falls."""
-    energy = sigma.double().square()
-    kept = energy.cumsum(0) / energy.sum()
-    return int((kept < share - 1e-12).sum()) + 1
-
-
-RANK_OF_ENERGY = Exercise(7, rank_of_energy, "★★ How many directions hold the energy · 6 min", """
-Tools that shrink an adapter choose its new rank by a rule such as "keep 95 %"
-([sd-scripts#243](https://github.com/kohya-ss/sd-scripts/pull/243)); PEFT's `convert_to_lora` has one too. Write the
-rule: the smallest r whose first singular values hold at least `share` of the *energy*, that is of the sum of squares.
-""",
-    cases=((torch.tensor([5.0, 3.0, 2.0, 1.0, 1.0]), 0.9),
-           Case((torch.ones(8), 0.7), about="eight equal values"),
-           Case((torch.tensor([5.0, 3.0, 2.0, 1.0, 1.0]), 0.5), about="a first value that is enough alone"),
-           Case((torch.tensor([4.0, 2.0, 2.0, 2.0, 2.0]), 0.625), about="a share that is reached exactly"),
-           Case((torch.tensor([4.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0]), 1.0), about="zeros at the end"),
-           Case((torch.tensor([4.0, 2.0, 2.0]), 1.0), about="a share of 1, for which all are needed"),
-           Case((torch.tensor([7.0]), 0.3), about="a single value")),
-    hints=("Energy is the sum of the squared singular values. `cumsum` adds them up one by one.",
-           "`kept = energy.cumsum(0) / energy.sum()` is the share for r = 1, 2, 3, ...; how many of them fall short?",
-           "`int((kept < share).sum())` of them fall short; the next one is the answer."),
-    mistakes=(
-        Mistake("Energy is the sum of *squares*; the values themselves were added up.", (".square()", "")),
-        Mistake("That is a share of the norm, the root of the energy.", ("kept < share", "kept.sqrt() < share")),
-        Mistake("The energies are not divided by their sum: `share` is a share of all.", (" / energy.sum()", "")),
-        Mistake("Squared twice: energy is the sum of the squares.", (".square()", "**4")),
-        Mistake("One too few: position 0 of the sums is r = 1.", (") + 1", ")")),
-        Mistake("One too many: the first r that reaches `share` is the answer itself.", (") + 1", ") + 2")),
-        Mistake("That lets `share` be left out. It is to be kept.", ("share - 1e-12", "1 - share")),
-        Mistake("That is a share of the *number* of singular values, whatever their size.",
-                lambda sigma, share: math.ceil(share * len(sigma))),
-        Mistake("Each value was held against the largest. What counts is what the first r hold together.",
-                lambda sigma, share: int((sigma**2 >= share * sigma[0] ** 2).sum())),
-        Mistake("Added up from the smallest: the largest values come first.", ("energy.c", "energy.flip(0).c")),
-        Mistake("Exactly `share` is enough: \"at least\" was asked for.", ("< share - 1e-12", "<= share")),
-        Mistake("Singular values of 0 hold nothing: the smallest r that holds all stops before them.",
-                ("return", "return len(sigma) if share == 1 else")),
-    ),
-    draw=lambda rng: (integers(rng, 1, 30, rng.randint(4, 16)).float().sort(descending=True)[0], rng.uniform(0.05, 1)),
-    moral="A fair rule for storing an update. This lesson measured that it says little about the rank training needs.")
-
-
 def chance_similarity(i: int, j: int, k: int) -> float:
     """The mean of φ between random subspaces of i and of j dimensions, out of k."""
     return max(i, j) / k
 
 
-CHANCE_SIMILARITY = Exercise(7, chance_similarity, "★★ Alike by chance · 7 min", """
-Two adapters share a subspace with φ = 0.5: is that a lot? It depends on what two random ones would share. φ divides
-‖XYᵀ‖² by min(i, j), where X holds i orthonormal rows and Y holds j. A random unit vector of k dimensions has, on
-average, a share of j / k of its squared length inside the subspace of Y. Put the two together.
+CHANCE_SIMILARITY = Exercise(7, chance_similarity, "★★ Build: alike by chance · 6 min", """
+How large is φ between two subspaces that know nothing of each other? X holds i orthonormal rows of k numbers, Y has j,
+both drawn at random. A random unit vector of k dimensions has, on average, a share of j / k of its squared length
+inside the subspace of Y, and ‖XYᵀ‖² adds up these squared lengths over the rows of X. Return φ's mean.
 """,
     cases=((8, 8, 128),
            Case((8, 64, 128), about="subspaces of different dimension"),

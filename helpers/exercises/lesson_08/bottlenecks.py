@@ -68,7 +68,7 @@ have a bias. All matrices lie as in `nn.Linear`: `down` is (m, d), `up` is (d, m
 def merge_branch(branch: nn.Module, k: int) -> torch.Tensor | None:
     """The matrix (d, k) that does what the branch does, or None if none does."""
     matrix = branch(torch.eye(k)).T
-    x = torch.randn(8, k)
+    x = torch.randn(64, k)
     return matrix if torch.allclose(branch(x), x @ matrix.T, atol=1e-4) else None
 
 
@@ -119,16 +119,16 @@ frozen weight W. You may not look inside: only call it. Return the matrix M (d, 
     hints=("If there is such a matrix, which x would show you its columns?",
            "`branch(torch.eye(k))` has one row for each input: the columns of M. Turn it round by `.T`.",
            "Then see whether it holds for other x, negative ones too: "
-           "`x = torch.randn(8, k); torch.allclose(branch(x), x @ M.T, atol=1e-4)`."),
+           "`x = torch.randn(64, k); torch.allclose(branch(x), x @ M.T, atol=1e-4)`."),
     mistakes=(
         Mistake("The matrix is transposed: M is (d, k), and row i of branch(eye) is its *column* i.",
                 ("torch.eye(k)).T", "torch.eye(k))", "@ matrix.T", "@ matrix")),
         Mistake("Nothing was tested beyond the unit vectors, from which the matrix was read. Not every branch is one.",
-                (f" if {TEST} else None", ""), ("torch.randn(8, k)", "torch.eye(k)")),
+                (f" if {TEST} else None", ""), ("torch.randn(64, k)", "torch.eye(k)")),
         Mistake("Doubling was tested, and ReLU without biases doubles too. Compare with x·Mᵀ on x of both signs.",
                 (TEST, DOUBLES), (TEST, f"{DOUBLES} and branch(0 * x).abs().max() == 0")),
-        Mistake("Only positive x were tested: ReLU is a matrix there.", ("torch.randn(8, k)", "torch.rand(8, k)")),
-        Mistake("Only x = 0 was tested: that finds a bias, no more.", ("torch.randn(8, k)", "torch.zeros(8, k)")),
+        Mistake("Only positive x were tested: ReLU is a matrix there.", ("torch.randn(64, k)", "torch.rand(64, k)")),
+        Mistake("Only x = 0 was tested: that finds a bias, no more.", ("torch.randn(64, k)", "torch.zeros(64, k)")),
         Mistake("The bias was taken off first. W has none beside it, so such a branch cannot be merged.",
                 ("matrix = branch(torch.eye(k)).T", "bias = branch(torch.zeros(1, k))\n"
                  "    matrix = (branch(torch.eye(k)) - bias).T", "branch(x),", "branch(x) - bias,")),
