@@ -15,8 +15,8 @@ def scale_index(row: int, column: int, columns: int, block_size: int) -> int:
 
 
 SCALE_INDEX = Exercise(3, scale_index, "★★ Spot the bug: whose scale is it? · 5 min", """
-bitsandbytes' loop for AVX-512, where this lesson found its bug, looks up the scale of a weight as below. A loop proposed
-for AVX2 counts along the whole tensor instead, so that any shape works ([bitsandbytes#2072](https://github.com/bitsandbytes-foundation/bitsandbytes/pull/2072)):
+bitsandbytes' loop for AVX-512, where this lesson found its bug, looks up the scale of a weight as below. A loop
+proposed for AVX2 counts along the whole tensor instead, so that any shape works ([bitsandbytes#2072](https://github.com/bitsandbytes-foundation/bitsandbytes/pull/2072)):
 
 ```python
 def scale_index(row, column, columns, block_size):
