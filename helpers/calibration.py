@@ -107,7 +107,7 @@ def compensate(weight: torch.Tensor, moment: torch.Tensor, j: int, fixed: torch.
     """The weight (d, k) with column j at `fixed` (d,), and the columns behind it as good as they can then be: (d, k).
 
     Those before j stay: they are done. No other choice for the rest has a smaller output error, if the rest was at its
-    best before. moment: H (k, k), invertible. Source: arXiv 2210.17323, equation 3, of Hassibi and Stork 1993.
+    best before. moment: H (k, k), invertible. Source: arXiv 2210.17323, equation 2, of Hassibi and Stork 1993.
     """
     inverse = torch.linalg.inv(moment[j:, j:])
     moved = weight.clone()
@@ -124,7 +124,7 @@ def gptq(weight: torch.Tensor, moment: torch.Tensor, codebook: torch.Tensor, blo
     weight (d, k); moment: H (k, k); codebook: levels in [-1, 1]. A block is `block_size` columns of a row; its absmax
     is taken when its turn comes. With U the upper Cholesky factor of H⁻¹ (`damping` times the mean of H's diagonal is
     added to it), column j is off by e, and every column i > j gets -e·U[j, i] / U[j, j]: what `compensate` does, out of
-    one inverse for all columns. Source: arXiv 2210.17323, equation 3 and algorithm 1.
+    one inverse for all columns. Source: arXiv 2210.17323, equation 2 and algorithm 1.
     """
     W, moment = weight.detach().double().clone(), moment.double()
     H = moment + damping * moment.diagonal().mean() * torch.eye(len(moment), dtype=torch.float64)

@@ -91,7 +91,7 @@ def test_awq_makes_loud_channels_exact_and_costs_little_elsewhere(layer):
 
 
 def test_gptq_fixes_each_column_and_the_rest_is_the_least_squares_answer(layer):
-    """Equation 3 by definition: with the first columns fixed, no other rest has a smaller output error."""
+    """Equation 2 by definition: with the first columns fixed, no other rest has a smaller output error."""
     W, x, inputs = layer
     W, damping = W[:5].double(), 0.01
     H = inputs.moment.double() + damping * inputs.moment.double().diagonal().mean() * torch.eye(64)

@@ -43,7 +43,7 @@ def _alone() -> tuple:
 INVERSE, STEP = "torch.linalg.inv(moment[j:, j:])", "(weight[:, j] - fixed)[:, None] * inverse[0] / inverse[0, 0]"
 COMPENSATE = Exercise(14, compensate, "★★★ Build: what the others make good · 6 min", """
 Column j of a weight W (d, k) has just been rounded to `fixed`. The columns before it are done and must not move; those
-behind it are still free. With F = {j, j + 1, …}, the columns from j on, equation 3 of GPTQ says how they move best, row
+behind it are still free. With F = {j, j + 1, …}, the columns from j on, equation 2 of GPTQ says how they move best, row
 by row; w is the weight in column j, H the moment of the inputs:
 
 $$ \\delta_F = - \\frac{w - \\mathrm{quant}(w)}{[H_F^{-1}]_{jj}} \\cdot (H_F^{-1})_{j,:} $$
