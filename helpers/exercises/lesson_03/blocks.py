@@ -15,8 +15,8 @@ def scale_index(row: int, column: int, columns: int, block_size: int) -> int:
 
 
 SCALE_INDEX = Exercise(3, scale_index, "★★ Spot the bug: whose scale is it? · 5 min", """
-bitsandbytes' loop for AVX-512, where this lesson found its bug, looks up the scale of a weight as below. A later change
-to bitsandbytes counts along the whole tensor instead, so that any shape works ([bitsandbytes#2072](https://github.com/bitsandbytes-foundation/bitsandbytes/pull/2072)):
+bitsandbytes' loop for AVX-512, where this lesson found its bug, looks up the scale of a weight as below. A loop
+proposed for AVX2 counts along the whole tensor instead, so that any shape works ([bitsandbytes#2072](https://github.com/bitsandbytes-foundation/bitsandbytes/pull/2072)):
 
 ```python
 def scale_index(row, column, columns, block_size):
@@ -64,8 +64,8 @@ def through_int4(x: torch.Tensor, block_size: int) -> torch.Tensor:
 
 
 THROUGH_INT4 = Exercise(3, through_int4, "★★ Spot the bug: seventeen scales · 8 min", """
-A quantized Gemma answered with NaN. Of its 2,883,584 blocks 17 held nothing but zeros, rows for tokens that nobody
-uses, and their scale had become 0/0
+A quantized Gemma answered with NaN. Of the 2,883,584 blocks of its embedding 17 held nothing but zeros, rows for
+tokens that nobody uses, and their scale had become 0/0
 ([auto-round#1908](https://github.com/intel/auto-round/issues/1908)). The same happens here, and a last block that is
 not full ends in an exception, as it did in bitsandbytes on CPUs until
 [bitsandbytes#1628](https://github.com/bitsandbytes-foundation/bitsandbytes/pull/1628), for SigLIP among others:

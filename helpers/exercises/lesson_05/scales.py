@@ -157,7 +157,6 @@ def _scales(rng: random.Random, count: int) -> tuple[torch.Tensor, torch.Tensor]
 QUANTIZE_SCALES = Exercise(5, quantize_scales, "★★ Build: scales for the scales · 8 min", """
 Write double quantization itself: from the scales of a layer to their 8-bit codes and the nested absmax. Take the mean
 of *all* scales away, pad with zeros to whole blocks of 256, divide each block by its absmax, take the nearest level.
-(No grid of 65,536 steps this time.)
 """,
     cases=((torch.tensor([1.0, 2.0, 6.0, 9.0]), dynamic_map()),
            Case((torch.tensor([1.0, 5.5, 6.0]), dynamic_map()), "a largest deviation below the mean"),
