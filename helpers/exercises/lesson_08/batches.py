@@ -39,6 +39,11 @@ def _case(about: str, *names: str, **adapters: tuple[int, float]) -> Case:
     return Case(_batch(random.Random(about), list(names), 2, 3, **adapters), about)
 
 
+def _once_a_row(x: torch.Tensor, W: torch.Tensor, adapters: dict, names: list[str]) -> torch.Tensor:
+    counts = torch.tensor([names.count(name) for name in names])[:, None]
+    return x @ W.T + counts * (answer_each(x, W, adapters, names) - x @ W.T)
+
+
 ROWS = "wanted == name for wanted in names"
 LOOP = "    for name, (A, B, scaling)"
 
@@ -64,6 +69,8 @@ stands for a row that wants the base alone.
                 (ROWS, "name == list(adapters)[n % len(adapters)] for n in range(len(names))")),
         Mistake("The rows came back sorted by customer. Row i of the answer belongs to row i of x.",
                 ("return h", "return h[sorted(range(len(names)), key=names.__getitem__)]")),
+        Mistake("A customer with several rows got its branch several times: once for each row, in all of them.",
+                _once_a_row),
         Mistake("The scaling is missing: each adapter has its own.", ("scaling * ", "")),
         Mistake("`scaling` is α/r already, and was divided by r once more.", ("scaling *", "scaling / len(A) *")),
         Mistake("The scaling belongs to the branch only; the base has none.",

@@ -33,6 +33,9 @@ each token *within its own document*: for lengths [3, 2] that is [[0, 1, 2, 0, 1
     mistakes=(
         Mistake("Positions run on through all documents: the model takes them for a single one.",
                 ("torch.cat([torch.arange(n) for n in lengths])", "torch.arange(sum(lengths))")),
+        Mistake("Every document was taken to be as long as the first.",
+                ("torch.cat([torch.arange(n) for n in lengths])", "(torch.arange(sum(lengths)) % lengths[0])"),
+                ("torch.arange(n)", "torch.arange(lengths[0])")),
         Mistake("Positions begin at 1. The first token of a document has position 0: the zeros mark the beginnings.",
                 ("torch.arange(n)", "torch.arange(1, n + 1)")),
         Mistake("Those are the numbers of the documents, not the places of tokens in them.",

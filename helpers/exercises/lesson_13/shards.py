@@ -45,6 +45,9 @@ rows it holds, without the padding.
                 (PART, "min(size, rows - rank * size)")),
         Mistake("Every rank has its number, also those that hold nothing: the list is as long as there are processes.",
                 ("range(processes)]", "range(processes) if rank * size < rows]")),
+        Mistake("Full pieces went to all ranks but the last, also where the rows were used up before.",
+                (f"[{PART} for rank in range(processes)]",
+                 "[size] * (processes - 1) + [max(0, rows - (processes - 1) * size)]")),
         Mistake("Those are the rows of padding, not the real ones.", (PART, f"size - {PART}")),
         Mistake("The height is rounded up, not down: here rows at the end belong to nobody.",
                 ("-(-rows // processes)", "rows // processes")),
@@ -99,6 +102,11 @@ def _last_of_list(names: list[str], processes: int) -> int | None:
     return answer
 
 
+def _counted(names: list[str], processes: int) -> int | None:
+    steps = [int(found[1]) for name in names if (found := re.match(r"step-(\d+)/", name))]
+    return max((step for step in steps if steps.count(step) >= processes), default=None)
+
+
 STEPS, NEWEST = "int(found[1]), set()", "step for step, ranks in written.items() if len(ranks) == processes"
 WHOLE_CHECKPOINT = Exercise(13, whole_checkpoint, "★★★ Killed while it saved · 8 min", """
 With FSDP every process writes its own part of a checkpoint: `step-400/rank-0-of-2.safetensors`, written under that
@@ -126,8 +134,10 @@ others had finished theirs. The parts fit together only as they were cut: two pr
            "A step counts if it has `processes` ranks. `max(…, default=None)` of those steps, as numbers."),
     mistakes=(
         Mistake("That step lacks a part: every process needs its own.", (" if len(ranks) == processes", "")),
-        Mistake("Rank 0's part alone says nothing of the others': look for all of them.",
-                ("len(ranks) == processes", "0 in ranks")),
+        Mistake("One rank's part, the first's or the last's, says nothing of the others': look for all of them.",
+                ("len(ranks) == processes", "0 in ranks"), ("len(ranks) == processes", "processes - 1 in ranks")),
+        Mistake("The files of a step were counted, whatever their names say: unfinished parts and those of another cut "
+                "count too.", _counted),
         Mistake("A name that still ends in `.part` was never finished: it does not count.",
                 ("re.fullmatch", "re.match")),
         Mistake("It was cut for another number of processes: those parts do not fit.",

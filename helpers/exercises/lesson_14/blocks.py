@@ -61,6 +61,12 @@ is d · code + m. Return the 32 weights.
         Mistake("m is missing: it is the least weight of the block, added to every one.", (" + m", "")),
         Mistake("m was added before d was multiplied: it has no scale.", ("d * codes + m", "d * (codes + m)")),
         Mistake("d and m are exchanged: the scale stands first.", ("d, m =", "m, d =")),
+        Mistake("Only one half of each byte was read: it holds two codes, so 16 bytes are 32 weights.",
+                (CODES, "block[4:] & 15"), (CODES, "block[4:] >> 4")),
+        Mistake("d is the step from one code to the next, neither the greatest weight nor the distance to it: nothing "
+                "is divided by 15 or 16.", ("d * codes + m", "m + (d - m) * codes / 15"),
+                ("d * codes", "d * codes / 15"), ("d * codes", "d * codes / 16")),
+        Mistake("m counts twice: it is added once, to d · code.", ("codes + m", "codes + 2 * m")),
         Mistake("m is subtracted; it is added.", ("codes + m", "codes - m")),
         Mistake("It was computed in float16: only d and m are stored so, the weights are float32.",
                 ("d * codes + m", "(d.half() * codes + m.half()).float()")),
@@ -135,6 +141,8 @@ low ones, then the sixteen high ones). The number of bytes is a multiple of 16.
                 (HALVES, "torch.stack([low, high], dim=1).flatten()")),
         Mistake("The halves were read like the high-first order: their second code belongs 16 places further on.",
                 (HALVES, "torch.stack([high, low], dim=1).flatten()")),
+        Mistake("In the two side-by-side orders all codes of one half of the bytes came first: the two codes of a byte "
+                "follow each other.", ("torch.stack(pairs, dim=1).flatten()", "torch.cat(pairs)")),
         Mistake("The high four bits were not moved down.", ("packed >> 4", "packed & 240")),
         Mistake("The codes are right and in a table of rows: one row of n is wanted.",
                 ("dim=1).flatten()", "dim=1)")),

@@ -69,6 +69,10 @@ Return B (d, 2r) and A (2r, k), for which W + B·A is the layer at the end of th
                 (PAIR, "torch.cat([B0, -B1], dim=1), torch.cat([A0, A1])")),
         Mistake("The factors do not belong together: B₁ meets A₀, and B₀ meets A₁.",
                 ("torch.cat([A1, A0])", "torch.cat([A0, A1])")),
+        Mistake("The change was squeezed into rank r: a difference of two products of rank r has rank 2r, and the cut "
+                "loses a part of it.",
+                ("return " + PAIR, "r = A0.shape[0]\n    U, S, V = torch.linalg.svd(B1 @ A1 - B0 @ A0)\n"
+                                  "    return U[:, :r] * S[:r], V[:r]")),
         Mistake("That is the product, of full size: the two factors are wanted.",
                 ("return " + PAIR, "return B1 @ A1 - B0 @ A0")),
         Mistake("A stands first here: B is wanted first.", (PAIR, "torch.cat([A1, A0]), torch.cat([B1, -B0], dim=1)")),

@@ -49,6 +49,15 @@ least scale, 2⁻¹²⁷, also serves where it would be smaller, and in a block 
     mistakes=(
         Mistake("The 4 is missing: with a scale as large as the absmax's power of two, levels beyond 2 are never used.",
                 (" - 2", "")),
+        Mistake("Multiplied by 4, not divided.", (" - 2", " + 2")),
+        Mistake("The exponent is one too high: half of the 4 is missing, or it came from `frexp`, which counts one "
+                "more, as its mantissa is below 1.", (" - 2", " - 1")),
+        Mistake("Cut off towards zero: below 1 the exponent is negative, and that rounds it up.", (FLOOR, ".trunc()")),
+        Mistake("A block of zeros got a scale of its own kind, 1 or 0: it too has the least scale.",
+                ("(2.0 ** exponent.clamp(-127, 127)).float()",
+                 "torch.where(absmax > 0, 2.0 ** exponent.clamp(-127, 127), 1.0).float()"),
+                ("(2.0 ** exponent.clamp(-127, 127)).float()",
+                 "torch.where(absmax > 0, 2.0 ** exponent.clamp(-127, 127), 0.0).float()")),
         Mistake("It is rounded up: the standard takes the power of two that is not above the absmax.",
                 (FLOOR, ".ceil()")),
         Mistake("The exponent was rounded to the nearest; it is rounded down.", (FLOOR, ".round()")),
@@ -144,6 +153,8 @@ along the rows. Return both scales.
                 ("return block_scale.clamp(min=2**-9), tensor_scale", "return tensor_scale, "
                                                                         "block_scale.clamp(min=2**-9)")),
         Mistake("A block scale of 0 is left: values would be divided by it.", (".clamp(min=2**-9)", "")),
+        Mistake("The least block scale is too high, 1 or E4M3's least normal number: subnormal ones go down to 2⁻⁹.",
+                ("min=2**-9", "min=1"), ("min=2**-9", "min=2**-6")),
         Mistake("A row has one block here: blocks are 16 values long.",
                 ("x.view(len(x), -1, 16)", "x[:, None]")),
         Mistake("The signs were not taken off before the maximum.", ("x.abs().max()", "x.max()"),
