@@ -62,4 +62,4 @@ that are not padding.
                                       for i, (t, m) in enumerate(zip(ids, mask, strict=True))]),
     ),
     draw=_padded,
-    moral="In the lesson the pad is `<unk>`, and a cell asserts that `</s>` is in the labels of every row.")
+    moral="In the lesson padding has a token of its own, and a cell counts the rows whose labels hold the end.")

@@ -56,7 +56,7 @@ something, so take the sum in float32 and round *once*, at the end, back to the 
     ),
     draw=lambda rng: _exact(rng.randint(0, 10**6), rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 3),
                             rng.choice((torch.bfloat16, torch.float16)), rng.choice((0.5, 1.0, 2.0))),
-    moral="PEFT adds in the weight's own dtype: a 16-bit ΔW is rounded before it is added.")
+    moral="PEFT's merge does this sum too, where A and B are float32; `safe_merge=True` rounds ΔW before it is added.")
 
 
 def room_to_move(codebook: torch.Tensor) -> torch.Tensor:
