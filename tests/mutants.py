@@ -30,6 +30,8 @@ GROUPS = (  # modules, and the tests that judge them
     (("helpers/low_rank.py",), ("test_explorers_ranks.py",)),
     (("helpers/floats.py",), ("test_floats.py",)),
     (("helpers/preferences.py",), ("test_preferences.py",)),
+    (("helpers/microscaling.py", "helpers/ggml.py", "helpers/calibration.py"),
+     ("test_microscaling.py", "test_ggml.py", "test_calibration.py")),
     (tuple(f"helpers/exercises/{name}.py" for name in ("ladder", "quantities", "places", "probes", "slips", "draws")),
      ("test_ladder.py", "test_places.py", "test_showing.py", "test_slips.py")),
     (tuple(f"helpers/exercises/{name}.py" for name in ("engine", "running", "compare")),
@@ -41,7 +43,8 @@ LONG = (  # of what these say, shorter tests say enough
     "test_nf4_equals_bitsandbytes_bit_for_bit_on_a_hundred_million_weights", "test_the_whole_of_llama_2_7b",
     "test_huge_answers_are_shown_short", "test_any_two_answers_can_be_set_side_by_side",
     "test_no_pair_of_answers_breaks_the_ladder", "test_a_factor_or_an_offset_that_is_named_is_there",
-    "test_the_first_difference_is_shown", "test_a_stop_that_comes_as_the_function_ends_is_the_last")
+    "test_the_first_difference_is_shown", "test_a_stop_that_comes_as_the_function_ends_is_the_last",
+    "test_ten_million_values_are_those_of_ml_dtypes_bit_for_bit")
 
 SHORTEST_FIRST = """
 
