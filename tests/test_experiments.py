@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers import experiments
-from helpers.experiments import ranks, tuning
+from helpers.experiments import forgetting, ranks, tuning
 from helpers.pocket import load_pocket, world
 from helpers.pocket.evaluate import perplexity
 
@@ -107,3 +107,23 @@ def test_every_cut_is_recorded():
     wanted = {(seed, lr, r) for seed in experiments.SEEDS for lr in ranks.CUT_RATES for r in ranks.CUTS}
     assert {(c["seed"], c["lr"], c["r"]) for c in cuts} == wanted and len(cuts) == len(wanted)
     assert all(c["energy"] == 1 for c in cuts if c["r"] == 128)
+
+
+def test_what_is_forgotten_is_recorded_on_three_ladders_of_one_shape():
+    shapes = []
+    for way in forgetting.WAYS:
+        rungs = forgetting.ladder(way)
+        assert [[point["seed"] for point in rung] for rung in rungs] == [[0, 1, 2]] * 5
+        shapes.append([rung[0]["lr"] / rungs[2][0]["lr"] for rung in rungs])
+    assert all(shape == pytest.approx([1 / 3, 3**-0.5, 1, 3**0.5, 3], rel=0.03) for shape in shapes)
+    with pytest.raises(KeyError):
+        forgetting.ladder("nothing")
+
+
+def test_up_to_its_best_rate_full_fine_tuning_keeps_more_prose_than_lora_and_dora():
+    def prose(way, rungs):
+        return [point["perplexity"] for rung in forgetting.ladder(way)[rungs] for point in rung]
+
+    full = prose("everything", slice(0, 3))
+    assert max(full) < 4 < min(prose("LoRA", slice(0, 5)) + prose("DoRA", slice(0, 5)))
+    assert max(prose("everything", slice(3, 5))) > 6  # beyond it the order is gone, as the lesson says
