@@ -64,6 +64,7 @@ experiments: $(STAMP)  ## run the long experiments again, as far as their record
 
 figures: $(STAMP)  ## draw the SVGs of figures/ again
 	$(BIN)/python -m helpers.drawings
+	$(BIN)/python -m helpers.explorers.moving
 
 pins: $(STAMP)  ## check that every pin has a wheel for each Python and system (needs the network)
 	$(BIN)/python tests/check_pins.py

@@ -52,7 +52,7 @@ def test_a_students_copy_asks_everything_and_gives_nothing_away(lesson):
     assert len(cards) >= len(names) and all(re.match("○ .*(No guess|not attempted) yet", card) for card in cards)
     assert not any(text.startswith(("✓", "○ It is")) for _, text in shown(copy))
     assert not any(re.search(r"\]\(\.\./", cell.source) for cell in copy.cells)
-    assert canonical.text(copy) == canonical.text(nbformat.reads(canonical.text(copy), as_version=4))
+    canonical.text(copy)  # which validates it
 
 
 def test_a_teachers_copy_holds_the_solutions_and_what_to_say(lesson):
@@ -61,7 +61,7 @@ def test_a_teachers_copy_holds_the_solutions_and_what_to_say(lesson):
     texts = [text.rstrip() for text in code(copy)]
     rest = iter(texts)
     assert all(cell.rstrip() in rest for cell in pruned(notebook))  # in the order in which they are run there
-    assert not set(map(authoring.stub, EXERCISES.values())) & set(texts) and not list(shown(copy))
+    assert not {authoring.stub(EXERCISES[name]) for name in names} & set(texts) and not list(shown(copy))
     assert len(texts) == len(code(notebook))
     for name in names:
         (at,) = [n for n, cell in enumerate(copy.cells) if re.search(rf"^check\({name}\)", cell.source, re.MULTILINE)]
@@ -70,7 +70,7 @@ def test_a_teachers_copy_holds_the_solutions_and_what_to_say(lesson):
         assert folded.source.endswith("</details>") and "\n\n</details>" in folded.source
         said = (*(mistake.says for mistake in exercise.mistakes), *exercise.hints, exercise.moral)
         assert len(exercise.mistakes) >= 3 and all(text in folded.source for text in said)
-    canonical.text(copy)  # which validates it
+    canonical.text(copy)
 
 
 def test_the_shortest_lesson_is_written_and_the_teachers_copy_run(tmp_path, capsys):
