@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import difflib
 import gc
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -223,6 +225,16 @@ class Mutants:
             time.sleep(0.005)
 
 
+def difference(clone: Path, module: str, name: str) -> str:
+    """What a mutant has changed: mutmut keeps all of them, and the original, in one file."""
+    code = (clone / "mutants" / module).read_text(encoding="utf-8")
+    function = name.rpartition(".")[2]
+    one, other = (re.search(rf"^( *)def {re.escape(searched)}\(.*?(?=^\1?\S|\Z)", code, re.DOTALL | re.MULTILINE)[0]
+                  for searched in (function.rpartition("__mutmut_")[0] + "__mutmut_orig", function))
+    lines = difflib.unified_diff(one.splitlines(), other.splitlines(), n=0, lineterm="")
+    return "\n".join([name, *(line for line in lines if re.match("[-+] .*\\S", line) and "__mutmut_" not in line)])
+
+
 def mutmut(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([Path(sys.executable).with_name("mutmut"), *arguments], cwd=clone, text=True,
                           env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
@@ -245,7 +257,7 @@ def main(asked: list[str], sample: int) -> None:
             print(f"{module:34}{len(found):8}{ends.count(KILLED):8}{ends.count(TIMEOUT):9}{len(survivors):9}{share:8.1%}",
                   flush=True)
             low += [module] if share < WANTED else []
-            differences += [mutmut(CLONE, "show", name).stdout for name in survivors]
+            differences += [difference(CLONE, module, name) for name in survivors]
     print("", *differences, sep="\n")
     if low:
         raise SystemExit(f"Below {WANTED:.0%}: {', '.join(low)}")
