@@ -33,7 +33,7 @@ ROOT = release.ROOT
 FOLDER = ROOT / "slides"
 FIELDS = {
     "title": "one message", "text": "Markdown on the slide", "beside": "the cell whose picture stands there, too", "ask": "for the class, with the answer",
-    "expect": "wrong answers, each with its cause", "show": "picture, output, code or nothing", "lines": "of the output or code",
+    "expect": "wrong answers, each with its cause", "show": "picture, output, code or nothing", "lines": "of the output or code", "without": "a pattern taken out of them",
     "say": "in place of the lesson's prose", "pause": "more seconds", "gpu": "what to do without one",
 }
 # Seconds to look or think, beside the words: by what stands on the slide and by what is run in its part of the lesson.
@@ -233,7 +233,7 @@ def _slide(kind: str, cell: NotebookNode, spec: dict, part: list[Piece], noteboo
     if kind == "build":
         task = exercise(cell, notebook)
         title = re.sub(r"^★+ (?:Build: )?", "", task.head)
-        slide.title = slide.title or title[0].upper() + title[1:]
+        slide.title = slide.title or (title[0].upper() + title[1:] if title.split()[0].isalpha() else title)
         slide.body = " ".join(inspect.getdoc(task.solution).split("\n\n")[0].split())
         slide.notes = [("Task", [spoken.plain(task.prompt)]), *mistakes(task)]
     if kind == "predict":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import html
 import importlib.util
@@ -12,6 +13,7 @@ import math
 import re
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -59,7 +61,7 @@ def write(deck: Deck, source: Path) -> None:
     for number, slide in enumerate(deck.slides):
         heading = "#" if slide.kind == "title" else "##"
         timing = round(60 * slide.minutes)
-        parts.append(f"{heading} {slide.title}\n\n:::{{revealjs-section}}\n:data-state: {slide.kind}\n"
+        parts.append(f"{heading} {_unbroken(slide.title)}\n\n:::{{revealjs-section}}\n:data-state: {slide.kind}\n"
                      f":data-timing: {timing}\n:::\n")
         parts.append(body(slide, deck, source, f"{deck.name[:2]}-{number}"))
         notes = notes_html(slide, deck)
@@ -71,7 +73,7 @@ def body(slide: Slide, deck: Deck, source: Path, name: str) -> str:
     """What stands on a slide, as MyST: what its cell showed, then its own words."""
     cell, spec, parts = slide.cell, slide.spec, []
     if slide.kind in ("title", "before", "exercises", "recap", "beliefs"):
-        return f":::{{container}} {slide.kind}\n\n{slide.body}\n\n:::\n" if slide.kind != "title" else slide.body
+        return f":::{{container}} {slide.kind}\n\n{_unbroken(slide.body)}\n\n:::\n" if slide.kind != "title" else slide.body
     if slide.kind == "predict":
         return f":::{{container}} lead\n\n{slide.body}\n\n:::\n"
     if slide.kind == "build":
@@ -106,11 +108,14 @@ def pictures(cell: NotebookNode) -> list[tuple[str, bytes, str]]:
 
 def signature(task) -> str:
     """The head of an exercise's function, one argument to a line where it is long."""
-    head = re.search(r"^def (\w+)\((.*?)\)( -> .*?)?:$", task.source, re.MULTILINE | re.DOTALL)
-    arguments = [" ".join(a.split()) for a in re.split(r",(?![^\[]*\])", head[2]) if a.strip()]
-    line = f"def {head[1]}({', '.join(arguments)}){head[3] or ''}:"
+    found = next(node for node in ast.walk(ast.parse(task.source)) if isinstance(node, ast.FunctionDef) and node.name == task.name)
+    back = ast.unparse(found.returns) if found.returns else "None"
+    given = [ast.unparse(argument) for argument in found.args.args]
+    for n, value in enumerate(reversed(found.args.defaults), start=1):
+        given[-n] += f" = {ast.unparse(value)}"
+    line = f"def {task.name}({', '.join(given)}) -> {back}:"
     if len(line) > COLUMNS["large"]:
-        line = f"def {head[1]}(\n" + "".join(f"    {a},\n" for a in arguments) + f"){head[3] or ''}:"
+        line = f"def {task.name}(\n" + "".join(f"    {argument},\n" for argument in given) + f") -> {back}:"
     return line + "\n    ..."
 
 
@@ -200,17 +205,19 @@ def tidy(folder: Path) -> None:
 
 
 def _lines(text: str, spec: dict) -> str:
-    """Lines 2 to 4 of a text for `lines: 2-4`, counted from 1; several ranges with commas."""
+    """Lines 2 to 4 of a text for `lines: 2-4`, counted from 1; several ranges with commas; `without` a pattern."""
     lines = text.splitlines()
-    if "lines" not in spec:
-        return text
-    chosen = []
-    for part in str(spec["lines"]).split(","):
-        first, _, last = part.strip().partition("-")
-        chosen += lines[int(first) - 1:int(last or first)]
-    if not chosen:
-        raise ValueError(f"lines {spec['lines']}: there are {len(lines)}")
-    return "\n".join(chosen)
+    if "lines" in spec:
+        ranges = [part.strip().partition("-") for part in spec["lines"].split(",")]
+        lines = [line for first, _, last in ranges for line in lines[int(first) - 1:int(last or first)]]
+    if not lines:
+        raise ValueError(f"lines {spec.get('lines')}: there are {len(text.splitlines())}")
+    return textwrap.dedent("\n".join(re.sub(spec.get("without", "^$"), "", line).rstrip() for line in lines))
+
+
+def _unbroken(text: str) -> str:
+    """'6 min' without a line's end between."""
+    return re.sub(r"(\d) min\b", "\\1\u00a0min", text)
 
 
 def _inline(text: str) -> str:
