@@ -469,6 +469,10 @@ def test_equal(a, b, same):
     assert compare.equal(a, b) == same
 
 
+def test_no_answer_is_a_question_of_value_not_of_kind():
+    assert compare.same_kind(None, "a") and compare.same_kind("a", None) and not compare.same_kind(3, "a")
+
+
 def test_numpy_s_scalars_pass_for_python_s():
     import numpy as np
     assert compare.equal(np.float32(0.1), 0.1, 1e-6) and compare.equal(np.int64(3), 3) and compare.equal(np.True_, True)
