@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test quick mutants exercise bench notebooks pocket experiments figures pins lock release clean
+.PHONY: help lab test quick mutants exercise bench notebooks slides pocket experiments figures pins lock release clean
 
 VENV ?= .venv
 ifeq ($(OS),Windows_NT)  # in Git Bash
@@ -52,6 +52,9 @@ bench: $(STAMP)  ## time and memory beside the libraries', and the ledger beside
 
 notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="notebooks/10_fine_tuning_llama_2.ipynb")
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.run $(NB)
+
+slides: $(STAMP)  ## build a deck with timed notes for each lesson into build/slides (index.html opens offline)
+	PYTHONPATH=tests $(BIN)/python -m notebook_tools.slides
 
 pocket: $(STAMP)  ## train the pocket Llama again from its seed (minutes on 2 cores)
 	$(BIN)/python -m helpers.pocket.make
