@@ -32,6 +32,7 @@ SLOW = (
     "notebooks/02_absmax_quantization.ipynb",
     "notebooks/01_float_formats.ipynb",
     "notebooks/00_start_here.ipynb",
+    "tests/test_slides.py",
     "tests/test_lesson_11.py",
     "tests/test_make.py",
     "tests/test_notebook_tools.py",
