@@ -25,6 +25,7 @@ SLOW = (
     "tests/test_browser.py",
     "notebooks/11_merge_evaluate_share.ipynb",
     "notebooks/14_four_bits_after_nf4.ipynb",
+    "notebooks/15_your_own_fine_tune.ipynb",
     "notebooks/06_lora_from_scratch.ipynb",
     "notebooks/05_double_quantization.ipynb",
     "notebooks/04_nf4.ipynb",
