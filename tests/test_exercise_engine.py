@@ -1,6 +1,7 @@
 """The exercise engine: what each kind of answer earns, that no answer breaks or escapes it, and the calls and cards."""
 
 import ast
+import functools
 import importlib.metadata
 import io
 import re
@@ -596,7 +597,7 @@ def test_hints_come_one_by_one():
 def test_verdict_is_remembered():
     check(named("model_bytes"))
     assert registry.verdicts["model_bytes"].status == "unattempted"
-    check(EXERCISES["model_bytes"].solution)
+    check(functools.wraps(EXERCISES["model_bytes"].solution)(lambda *args: EXERCISES["model_bytes"].solution(*args)))
     assert registry.verdicts["model_bytes"].status == "correct"
 
 

@@ -27,32 +27,23 @@ import yaml
 from nbformat import NotebookNode
 
 from helpers.exercises import registry
-from notebook_tools import release, spoken
+from notebook_tools import pieces, release, spoken
+from notebook_tools.pieces import Piece
 
 ROOT = release.ROOT
 FOLDER = ROOT / "slides"
 FIELDS = {
-    "title": "one message", "text": "Markdown on the slide", "beside": "the cell whose picture stands there, too", "ask": "for the class, with the answer",
-    "expect": "wrong answers, each with its cause", "show": "picture, output, code or nothing", "lines": "of the output or code", "without": "a pattern taken out of them",
+    "title": "one message", "text": "Markdown on the slide", "beside": "the cell whose picture stands there, too",
+    "ask": "for the class, with the answer", "expect": "wrong answers, each with its cause",
+    "show": "picture, output, code or nothing", "lines": "of the output or code", "without": "what is cut out of it",
     "say": "in place of the lesson's prose", "pause": "more seconds", "gpu": "what to do without one",
 }
 # Seconds to look or think, beside the words: by what stands on the slide and by what is run in its part of the lesson.
-PAUSES = {"title": 20, "before": 75, "question": 10, "picture": 30, "predict": 75, "reveal": 20, "proof": 25, "build": 0,
-          "exercises": 0, "beliefs": 75, "recap": 15}
+PAUSES = {"title": 20, "before": 75, "question": 10, "picture": 30, "predict": 75, "reveal": 20, "proof": 25,
+          "build": 0, "exercises": 0, "beliefs": 75, "recap": 15}
 MARKED = ("question", "picture", "predict", "reveal", "proof", "build")
 ASKING, CELL, FOLDED = 30, 33, 16
 WORDS_A_MINUTE = 130
-CLOSING = ("Exercises", "You can now", "Common beliefs", "Sources", "Next", "How exercises work")
-
-
-@dataclass
-class Piece:
-    """A part of the notebook: a code cell, or Markdown under one heading. `zone` is lesson, before, task or other."""
-
-    cell: NotebookNode
-    text: str
-    zone: str
-    heading: str = ""
 
 
 @dataclass
@@ -64,10 +55,13 @@ class Slide:
     cell: NotebookNode | None = None
     spec: dict = field(default_factory=dict)
     body: str = ""
-    say: str = ""
+    script: list[str | NotebookNode] = field(default_factory=list)  # words to say, and cells where they are run
     notes: list[tuple[str, list[str]]] = field(default_factory=list)
-    cells: list[NotebookNode] = field(default_factory=list)
     more: float = 0.0
+
+    @property
+    def cells(self) -> list[NotebookNode]:
+        return [part for part in self.script if not isinstance(part, str)]
 
     @property
     def pauses(self) -> float:
@@ -85,7 +79,7 @@ class Slide:
 
     @property
     def words(self) -> int:
-        return len(self.say.split())
+        return sum(len(part.split()) for part in self.script if isinstance(part, str))
 
 
 @dataclass
@@ -117,7 +111,8 @@ class Deck:
 
 def lessons() -> list[Path]:
     """The notebooks that have a deck file."""
-    return [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if (FOLDER / f"{path.name[:2]}.yml").is_file()]
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    return [path for path in notebooks if (FOLDER / f"{path.name[:2]}.yml").is_file()]
 
 
 def read(path: Path, specs: list[dict] | None = None) -> Deck:
@@ -125,20 +120,24 @@ def read(path: Path, specs: list[dict] | None = None) -> Deck:
     notebook = nbformat.read(path, as_version=4)
     file = FOLDER / f"{path.name[:2]}.yml"
     if specs is None:
-        specs = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)  # ids stay words
-    pieces = _pieces(notebook)
+        try:
+            specs = yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader)  # ids stay words
+        except yaml.YAMLError as error:
+            raise ValueError(f"{file.name}: {error}\nA text with a colon in it goes into quotes.") from error
+    parts = pieces.cut(notebook)
     marked = [_marked(spec, notebook, file.name) for spec in specs]
-    starts = [_start(kind, cell, pieces, {other.id for _, other, _ in marked}) for kind, cell, _ in marked]
+    taken = {cell.id for _, cell, _ in marked}
+    starts = [pieces.start(kind, cell, parts, taken) for kind, cell, _ in marked]
     for (_, cell, _), start, following in zip(marked, starts, starts[1:], strict=False):
         if following <= start:
             raise ValueError(f"{file.name}: the slide after cell {cell.id} stands before it in the notebook")
     slides = []
-    for (kind, cell, spec), start, end in zip(marked, starts, [*starts[1:], len(pieces)], strict=True):
-        part = [piece for piece in pieces[start:end] if piece.zone == "lesson"]
+    for (kind, cell, spec), start, end in zip(marked, starts, [*starts[1:], len(parts)], strict=True):
+        part = [piece for piece in parts[start:end] if piece.zone == "lesson"]
         slides.append(_slide(kind, cell, spec, part if kind != "build" else [], notebook))
         if kind == "build" and slides[:-1]:  # what follows an exercise belongs to the slide before it
             _add(slides[-2], part)
-    return Deck(path, notebook, [*_opening(notebook, pieces), *slides, *_closing(notebook, slides)])
+    return Deck(path, notebook, [*_opening(notebook, parts), *slides, *_closing(notebook, slides)])
 
 
 def exercise(heading: NotebookNode, notebook: NotebookNode):
@@ -186,48 +185,6 @@ def _marked(spec: dict, notebook: NotebookNode, file: str) -> tuple[str, Noteboo
     return kind, cell, {key: value for key, value in spec.items() if key != kind}
 
 
-def _pieces(notebook: NotebookNode) -> list[Piece]:
-    """The notebook cut at its headings, and before the question that a predict cell answers."""
-    found, zone, after = [], "other", [*notebook.cells[1:], None]
-    for cell, following in zip(notebook.cells[1:], after[1:], strict=True):
-        if cell.cell_type == "code":
-            found.append(Piece(cell, "", "lesson" if zone == "before" else zone))
-            continue
-        for text in re.split(r"(?m)^(?=#{2,6} )", cell.source):
-            if not text.strip():
-                continue
-            heading = found_heading[1] if (found_heading := re.match(r"#{2,6} (.+)", text)) else ""
-            if heading:
-                zone = ("task" if heading.startswith("★") else "digression" if heading.startswith("Digression")
-                        else "other" if heading.startswith(CLOSING) else "lesson")
-            elif zone == "other" and not found[-1:]:
-                zone = "before"
-            found.append(Piece(cell, text, "before" if "<summary>Lesson " in text else
-                               "lesson" if zone == "before" else zone, heading))
-        if following is not None and following.get("source", "").startswith("predict(") and found:
-            last = found.pop()
-            lead, _, asked = last.text.rstrip().rpartition("\n\n")
-            found += [Piece(cell, lead, last.zone, last.heading)] if lead else []
-            found.append(Piece(cell, asked, last.zone, "" if lead else last.heading))
-    return found
-
-
-def _start(kind: str, cell: NotebookNode, pieces: list[Piece], taken: set[str]) -> int:
-    """Where a slide's part of the lesson begins: at its cell, or at the heading or question that leads to it."""
-    own = [i for i, piece in enumerate(pieces) if piece.cell is cell and piece.zone != "before"]
-    if not own:
-        raise ValueError(f"cell {cell.id} stands outside of the lesson: the first slide and the last ones are made for it")
-    if cell.cell_type == "markdown":
-        return next((i for i in own if pieces[i].heading), own[0])
-    start = own[0]
-    above = start
-    while above and pieces[above - 1].text and pieces[above - 1].zone == "lesson":
-        above -= 1
-        if pieces[above].heading and pieces[above].cell.id not in taken:
-            return above
-    return start - 1 if kind == "predict" and above < start else start
-
-
 def _slide(kind: str, cell: NotebookNode, spec: dict, part: list[Piece], notebook: NotebookNode) -> Slide:
     slide = Slide(kind, spec.get("title", ""), cell, spec)
     if kind == "build":
@@ -242,7 +199,8 @@ def _slide(kind: str, cell: NotebookNode, spec: dict, part: list[Piece], noteboo
         slide.body = spec.get("text", "").replace(f"**{asked[-1]}**" if asked else "", "")
         slide.notes.append(("Wrong answers to expect", list(spec.get("expect", []))))
     _add(slide, part)
-    slide.say = spec.get("say", slide.say)
+    if "say" in spec:
+        slide.script = [spec["say"], *slide.cells]
     slide.more += float(spec.get("pause", 0))
     slide.notes += [(name, [spec[key]]) for key, name in (("ask", "Ask"), ("gpu", "Without a GPU")) if key in spec]
     if kind != "predict" and spec.get("expect"):
@@ -252,9 +210,8 @@ def _slide(kind: str, cell: NotebookNode, spec: dict, part: list[Piece], noteboo
 
 def _add(slide: Slide, part: list[Piece]) -> None:
     """Words and code cells of a part of the lesson, to a slide's notes."""
-    texts = [slide.say, *(spoken.plain(piece.text) for piece in part if piece.text)]
-    slide.say = "\n\n".join(text for text in texts if text)
-    slide.cells += [piece.cell for piece in part if piece.cell.cell_type == "code"]
+    slide.script += [spoken.plain(piece.text) if piece.text else piece.cell for piece in part
+                     if not piece.text or spoken.plain(piece.text)]
     slide.more += sum(60 * int(m) for piece in part for m in re.findall(r"· (\d+) min$", piece.heading))
 
 
@@ -264,21 +221,22 @@ def mistakes(task, most: int = 3) -> list[tuple[str, list[str]]]:
     return [(f"Mistakes to expect in {task.name}", says), (f"If {task.name} sticks", [spoken.plain(task.hints[0])])]
 
 
-def _opening(notebook: NotebookNode, pieces: list[Piece]) -> list[Slide]:
+def _opening(notebook: NotebookNode, parts: list[Piece]) -> list[Slide]:
     first = notebook.cells[0].source
     promise = first.split("\n\n")[1]
     place = re.search(r"^\*\*In QLoRA:\*\* (.+)$", first, re.MULTILINE)
     title = re.search(r"^# (.+)$", first, re.MULTILINE)[1]
     needs, hardware = re.search(r"---\|\n\| [^|]+ \| ([^|]+) \| [^|]+ \| ([^|]+) \|", first).groups()
     said = [promise, "In QLoRA: " + place[1]] if place else [promise]
-    slides = [Slide("title", title, notebook.cells[0], body=promise, say=spoken.plain("\n\n".join(said)), notes=[
+    slides = [Slide("title", title, notebook.cells[0], body=promise, script=[spoken.plain("\n\n".join(said))], notes=[
         ("They need", [spoken.plain(needs)]), ("Hardware", [spoken.plain(hardware)])])]
-    for piece in pieces:
+    for piece in parts:
         asked = re.findall(r"<summary>(Lesson \d\d): (.+?)</summary>\s*(.+?)</details>", piece.text, re.DOTALL)
         if piece.zone == "before" and asked:
             body = "\n".join(f"- **{lesson}:** {text}" for lesson, text, _ in asked)
             answers = [f"{lesson}: {spoken.plain(answer)}" for lesson, _, answer in asked]
-            slides.append(Slide("before", "Two questions from before", piece.cell, body=body, notes=[("Answers", answers)]))
+            slides.append(Slide("before", "Two questions from before", piece.cell, body=body,
+                                notes=[("Answers", answers)]))
     return slides
 
 
@@ -290,17 +248,20 @@ def _closing(notebook: NotebookNode, slides: list[Slide]) -> list[Slide]:
     if tasks:
         known = [exercise(cell, notebook) for cell in tasks]
         notes = [note for task in known for note in mistakes(task)]
-        found.append(Slide("exercises", "Exercises", tasks[0], body="\n".join(f"- {t.head}" for t in known), notes=notes))
+        body = "\n".join(f"- {task.head}" for task in known)
+        found.append(Slide("exercises", "Exercises", tasks[0], body=body, notes=notes))
     text = "\n\n".join(cell.source for cell in notebook.cells[-3:] if cell.cell_type == "markdown")
     beliefs = re.search(r"^## Common beliefs[^\n]*\n+\|[^\n]*\n\|[-|]+\n((?:\|.*\n?)+)", text, re.MULTILINE)
     if beliefs:
         rows = [row.strip("| ").split(" | ", 1) for row in beliefs[1].strip().splitlines()]
-        found.append(Slide("beliefs", "True or false?", notebook.cells[-1], body="\n".join(f"- {spoken.plain(b)}" for b, _ in rows),
-                           notes=[("All false, or half the truth", [spoken.plain(f"{b}: {r}") for b, r in rows])]))
+        body = "\n".join(f"- {spoken.plain(belief)}" for belief, _ in rows)
+        told = [spoken.plain(f"{belief}: {measured}") for belief, measured in rows]
+        found.append(Slide("beliefs", "True or false?", notebook.cells[-1], body=body,
+                           notes=[("All false, or half the truth", told)]))
     able = re.search(r"^## You can now\n+((?:- .*\n?)+)", text, re.MULTILINE)
     following = re.search(r"^## Next\n+(.+)", text, re.MULTILINE)
     body = able[1] + (f"\nNext: {spoken.plain(following[1])}" if following else "")
-    return [*found, Slide("recap", "You can now", notebook.cells[-1], body=body, say=spoken.plain(body))]
+    return [*found, Slide("recap", "You can now", notebook.cells[-1], body=body, script=[spoken.plain(body)])]
 
 
 def half(minutes: float) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from nbformat import NotebookNode
 
-from notebook_tools import decks
+from notebook_tools import decks, slide_pages
 from notebook_tools.decks import Deck, Slide
 
 OUT = decks.ROOT / "build" / "slides"
@@ -27,7 +27,7 @@ MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
 KEPT = ("revealjs/dist/reveal.css", "revealjs/dist/reveal.js", "revealjs/plugin/notes/notes.js",
         "revealjs/plugin/highlight/highlight.js", "deck.css", "theme.js", "tex-svg.js")
 COLUMNS = {"huge": 45, "large": 54, "medium": 61, "small": math.inf}  # of a block of code, by its type's size
-WITHOUT_GPU = "Nothing here needs a GPU. Should the machine fail, the outputs on these slides were recorded by one like it."
+WITHOUT_GPU = "nothing here needs one. Should the machine fail, show the slides: they hold its outputs."
 
 
 def build(folder: Path = OUT, names: list[str] | None = None) -> list[Deck]:
@@ -40,7 +40,8 @@ def build(folder: Path = OUT, names: list[str] | None = None) -> list[Deck]:
     source.mkdir(parents=True)
     for deck in found:
         write(deck, source)
-    (source / "index.md").write_text("# Decks\n\n```{toctree}\n" + "\n".join(d.name for d in found) + "\n```\n", "utf-8")
+    listed = "\n".join(deck.name for deck in found)
+    (source / "index.md").write_text(f"# Decks\n\n```{{toctree}}\n{listed}\n```\n", encoding="utf-8")
     with (folder / ".log").open("w+", encoding="utf-8") as log:
         app = Sphinx(source, decks.FOLDER, folder, folder / ".doctrees", "revealjs", status=None, warning=log)
         app.build()
@@ -49,8 +50,8 @@ def build(folder: Path = OUT, names: list[str] | None = None) -> list[Deck]:
             raise RuntimeError(f"Sphinx warns:\n{warned}")
     shutil.copy(MATHJAX, folder / "_static")
     for deck in found:
-        notes_page(deck, folder)
-    index(found, folder)
+        slide_pages.notes_page(deck, folder)
+    slide_pages.index(found, folder)
     tidy(folder)
     return found
 
@@ -72,12 +73,15 @@ def write(deck: Deck, source: Path) -> None:
 def body(slide: Slide, deck: Deck, source: Path, name: str) -> str:
     """What stands on a slide, as MyST: what its cell showed, then its own words."""
     cell, spec, parts = slide.cell, slide.spec, []
-    if slide.kind in ("title", "before", "exercises", "recap", "beliefs"):
-        return f":::{{container}} {slide.kind}\n\n{_unbroken(slide.body)}\n\n:::\n" if slide.kind != "title" else slide.body
+    if slide.kind == "title":
+        return slide.body
+    if slide.kind in ("before", "exercises", "recap", "beliefs"):
+        return f":::{{container}} {slide.kind}\n\n{_unbroken(slide.body)}\n\n:::\n"
     if slide.kind == "predict":
         return f":::{{container}} lead\n\n{slide.body}\n\n:::\n"
     if slide.kind == "build":
-        return "\n".join([spec.get("text") or slide.body, "", code(signature(decks.exercise(cell, deck.notebook)), "python")])
+        head = signature(decks.exercise(cell, deck.notebook))
+        return "\n".join([spec.get("text") or slide.body, "", code(head, "python")])
     show = spec.get("show", {"picture": "picture", "reveal": "output", "proof": "output"}.get(slide.kind, "nothing"))
     if slide.kind == "reveal" and show != "nothing":
         corner = " corner" * ("beside" in spec) + " words" * (len("".join(decks.outputs(cell, "outcome"))) > 8)
@@ -108,7 +112,7 @@ def pictures(cell: NotebookNode) -> list[tuple[str, bytes, str]]:
 
 def signature(task) -> str:
     """The head of an exercise's function, one argument to a line where it is long."""
-    found = next(node for node in ast.walk(ast.parse(task.source)) if isinstance(node, ast.FunctionDef) and node.name == task.name)
+    found = next(node for node in ast.walk(ast.parse(task.source)) if getattr(node, "name", "") == task.name)
     back = ast.unparse(found.returns) if found.returns else "None"
     given = [ast.unparse(argument) for argument in found.args.args]
     for n, value in enumerate(reversed(found.args.defaults), start=1):
@@ -129,17 +133,17 @@ def code(text: str, language: str) -> str:
 def notes_html(slide: Slide, deck: Deck) -> str:
     """A slide's notes for the speaker view: the clock, what to say, what to ask, what to expect."""
     parts = [f"<p><b>{clock(slide, deck)}</b></p>"]
-    parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in slide.say.split("\n\n") if paragraph]
+    for part in slide.script:
+        if isinstance(part, str):
+            parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in part.split("\n\n")]
+        else:
+            parts.append(f"<p><b>▶ In [{part.execution_count}]</b></p>")
     for name, texts in slide.notes:
         if len(texts) > 1 or "\n\n" in "".join(texts):
             items = "".join(f"<li>{_inline(text)}</li>" for text in texts)
             parts.append(f"<p><b>{html.escape(name)}:</b></p><ul>{items}</ul>")
         elif texts:
             parts.append(f"<p><b>{html.escape(name)}:</b> {_inline(texts[0])}</p>")
-    run = [cell.execution_count for cell in slide.cells]
-    if run:
-        cells = f"In [{run[0]}]" + (f" to [{run[-1]}]" if len(run) > 1 else "")
-        parts.append(f"<p><b>In the notebook:</b> {cells}; or let the slide show what they showed.</p>")
     if slide.kind == "title":
         parts.append(f"<p><b>Without a GPU:</b> {html.escape(slide.spec.get('gpu', WITHOUT_GPU))}</p>")
     return "\n".join(parts)
@@ -150,44 +154,14 @@ def clock(slide: Slide, deck: Deck) -> str:
     if slide.kind in ("build", "exercises"):
         return f"{task_minutes(slide, deck)} min, the exercises' own"
     begin = sum(other.minutes for other in deck.slides[:deck.slides.index(slide)])
-    times = " to ".join(f"{int(t // 60)}:{int(t % 60):02}{'½' if t % 1 else ''}" for t in (begin, begin + slide.minutes))
-    return f"{decks.half(slide.minutes)} min, {times} of the lesson"
+    first, last = (f"{int(t // 60)}:{int(t % 60):02}{'½' if t % 1 else ''}" for t in (begin, begin + slide.minutes))
+    return f"{decks.half(slide.minutes)} min, {first} to {last} of the lesson"
 
 
 def task_minutes(slide: Slide, deck: Deck) -> int:
     """The minutes of the exercises on a slide."""
     heads = slide.body if slide.kind == "exercises" else slide.cell.source.split("\n")[0]
     return sum(map(int, re.findall(r"· (\d+) min", heads)))
-
-
-def notes_page(deck: Deck, folder: Path) -> None:
-    """NN_notes.html: every slide beside its notes, to read on paper or a second screen."""
-    page = (folder / f"{deck.name}.html").read_text(encoding="utf-8")
-    shown = re.findall(r'<section [^>]*data-state="[^>]*>\n(.*?)<aside class="notes">(.*?)</aside>', page, re.DOTALL)
-    if len(shown) != len(deck.slides):
-        raise RuntimeError(f"{deck.name}: {len(shown)} slides of {len(deck.slides)} were found in the page that Sphinx made")
-    articles = []
-    for number, (slide, (visible, notes)) in enumerate(zip(deck.slides, shown, strict=True), start=1):
-        visible = re.sub(r"<h[12]>.*?</h[12]>", "", visible, flags=re.DOTALL)
-        articles.append(f"<article><header>{number} · {slide.kind}</header><div class='shown'><h2>{html.escape(slide.title)}</h2>"
-                        f"{visible}</div><div class='notes'>{notes}</div></article>")
-    read, tasks = deck.card
-    math = '<script src="_static/tex-svg.js" defer></script>' if "tex-svg.js" in page else ""
-    first = (f"<h1>{html.escape(deck.title)}: notes</h1><p>{len(deck.slides)} slides, {decks.half(deck.minutes)} minutes, and "
-             f"{tasks} for the exercises (the card says {read} + {tasks}). The minutes hold for {decks.WORDS_A_MINUTE} words a minute, "
-             f"time to look and to answer, and the cells run in the notebook.</p>"
-             f"<p class='no-print'><a href='{deck.name}.html'>The slides</a> · <a href='index.html'>All decks</a></p>")
-    _page(folder / f"{deck.name}_notes.html", f"{deck.title}: notes", math, first + "".join(articles))
-
-
-def index(found: list[Deck], folder: Path) -> None:
-    """The list of decks."""
-    rows = "".join(f"<tr><td>{d.name[:2]}</td><td><a href='{d.name}.html'>{html.escape(d.title)}</a></td><td>{len(d.slides)} slides</td>"
-                   f"<td>{decks.half(d.minutes)} + {d.card[1]} min</td><td><a href='{d.name}_notes.html'>notes</a></td></tr>" for d in found)
-    keys = ("<p>In a deck: arrow keys turn the slides, <b>S</b> opens the speaker's view with notes and clock, <b>F</b> fills the "
-            "screen, <b>O</b> shows all slides. <code>?dark</code> or <code>?light</code> behind the address chooses the colours, "
-            "<code>?print-pdf</code> prints.</p>")
-    _page(folder / "index.html", "From Bits to QLoRA: decks", "", f"<h1>From Bits to QLoRA: decks</h1><table>{rows}</table>{keys}")
 
 
 def tidy(folder: Path) -> None:
@@ -222,13 +196,6 @@ def _unbroken(text: str) -> str:
 
 def _inline(text: str) -> str:
     return MarkdownIt().renderInline(text.replace("\n\n", "<br>")) if "<" not in text else html.escape(text)
-
-
-def _page(path: Path, title: str, head: str, content: str) -> None:
-    path.write_text(f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-                    f"<title>{html.escape(title)}</title><link rel='stylesheet' href='_static/deck.css'>"
-                    f"<script src='_static/theme.js'></script>{head}</head><body class='page'>{content}</body></html>\n",
-                    encoding="utf-8")
 
 
 if __name__ == "__main__":

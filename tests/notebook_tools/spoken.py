@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 DROPPED = (r"<details>.*?</details>", r"```.*?```", r"^\|.*$", r"^#{1,6} .*$", r"!\[[^\]]*\]\([^)]*\)", r"<[^>\n]+>")
-TEX = ((r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"(\1)/(\2)"), (r"\\(?:text|mathrm|operatorname)\s*\{([^{}]*)\}", r"\1"),
+TEX = ((r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"(\1)/(\2)"),
+       (r"\\(?:text|mathrm|operatorname)\s*\{([^{}]*)\}", r"\1"),
        (r"\\sqrt\s*\{([^{}]*)\}", r"√(\1)"), (r"\\(?:left|right|,|;|quad|displaystyle|big|Big)\b|\\[,;!]", " "),
        (r"\\cdot|\\times", "·"), (r"\\approx", "≈"), (r"\\le\b|\\leq\b", "≤"), (r"\\ge\b|\\geq\b", "≥"),
        (r"\\sum", "Σ"), (r"\\alpha", "α"), (r"\\beta", "β"), (r"\\sigma", "σ"), (r"\\phi|\\varphi", "φ"),
@@ -16,8 +17,7 @@ TEX = ((r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"(\1)/(\2)"), (r"\\(?:text|mat
 def plain(markdown: str) -> str:
     """The words of a piece of Markdown, paragraph by paragraph; `code` and **bold** lose their marks."""
     for pattern in DROPPED:
-        markdown = re.sub(pattern, "", markdown, flags=re.DOTALL | re.MULTILINE if "details" in pattern or "`" in pattern
-                          else re.MULTILINE)
+        markdown = re.sub(pattern, "", markdown, flags=re.MULTILINE | (re.DOTALL if ".*?" in pattern else 0))
     markdown = re.sub(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", lambda m: tex(m[1] or m[2]), markdown, flags=re.DOTALL)
     markdown = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", markdown)
     markdown = re.sub(r"\*\*(.+?)\*\*", r"\1", markdown, flags=re.DOTALL)
