@@ -25,7 +25,8 @@ T = torch.tensor
     (torch.nn.Linear(2, 2), "a Linear"), (object(), "an object"), ([object()], "[an object]"),
     (list(range(41)), compare._repr.repr(list(range(41)))), ([0] * 40, f"[{', '.join(['0'] * 40)}]"),
     (["x" * 50] * 10, f"[{', '.join([repr('x' * 50)] * 10)}]"[:300] + " …"), ("x" * 298, repr("x" * 298)),
-    ({n: 0.5 for n in range(20)}, str({n: 0.5 for n in range(20)})),
+    ({n: 0.1 + 0.2 for n in range(20)}, str({n: 0.3 for n in range(20)})),
+    ([0.1 + 0.2] * 40, str([0.3] * 40)),
     ({n: 0 for n in range(21)}, compare._repr.repr({n: 0 for n in range(21)})),
     (f"{tempfile.gettempdir()}/some/file.json", "'…/file.json'"),
 ])
