@@ -39,7 +39,7 @@ quick: $(STAMP)  ## ruff, the fast tests, and of the slow ones and the notebooks
 	$(BIN)/python -m pytest --quick
 
 site: $(STAMP)  ## build the course as pages that open from the file system, in build/site
-	@$(BIN)/python site/build.py
+	@$(BIN)/python site/pages.py
 
 mutants: $(STAMP)  ## break the code in thousands of small ways: do the tests notice? (MODULE=helpers/lora.py, SAMPLE=60)
 	@$(BIN)/python -c "import mutmut" 2>/dev/null || $(BIN)/python -m pip install --quiet -c requirements.txt -e '.[mutants]'

@@ -1,4 +1,4 @@
-"""Sphinx's settings for the course's site. build.py lays out the sources, calls Sphinx and says what went wrong."""
+"""Sphinx's settings for the course's site. pages.py lays out the sources, calls Sphinx and says what went wrong."""
 
 from __future__ import annotations
 

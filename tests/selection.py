@@ -23,6 +23,7 @@ SLOW = (
     "tests/test_parallel.py",
     "tests/test_gpu_script.py",
     "tests/test_browser.py",
+    "tests/test_site.py",
     "notebooks/11_merge_evaluate_share.ipynb",
     "notebooks/14_four_bits_after_nf4.ipynb",
     "notebooks/06_lora_from_scratch.ipynb",
