@@ -136,8 +136,11 @@ def notes_html(slide: Slide, deck: Deck) -> str:
     for part in slide.script:
         if isinstance(part, str):
             parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in part.split("\n\n")]
-        else:
+        elif part.cell_type == "code":
             parts.append(f"<p><b>▶ In [{part.execution_count}]</b></p>")
+        else:
+            head = part.source.split("\n")[0].lstrip("# ")
+            parts.append(f"<p><b>▷ Here, or at the end:</b> {html.escape(head)}</p>")
     for name, texts in slide.notes:
         if len(texts) > 1 or "\n\n" in "".join(texts):
             items = "".join(f"<li>{_inline(text)}</li>" for text in texts)
