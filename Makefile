@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test quick mutants exercise bench notebooks slides pocket experiments figures pins lock release clean
+.PHONY: help lab test quick site mutants exercise bench notebooks editions slides pocket experiments figures pins lock release clean
 
 VENV ?= .venv
 ifeq ($(OS),Windows_NT)  # in Git Bash
@@ -38,6 +38,9 @@ quick: $(STAMP)  ## ruff, the fast tests, and of the slow ones and the notebooks
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quick
 
+site: $(STAMP)  ## build the course as pages that open from the file system, in build/site
+	@$(BIN)/python site/pages.py
+
 mutants: $(STAMP)  ## break the code in thousands of small ways: do the tests notice? (MODULE=helpers/lora.py, SAMPLE=60)
 	@$(BIN)/python -c "import mutmut" 2>/dev/null || $(BIN)/python -m pip install --quiet -c requirements.txt -e '.[mutants]'
 	@SAMPLE=$(SAMPLE) $(BIN)/python tests/mutants.py $(MODULE)
@@ -53,6 +56,9 @@ bench: $(STAMP)  ## time and memory beside the libraries', and the ledger beside
 notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="notebooks/10_fine_tuning_llama_2.ipynb")
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.run $(NB)
 
+editions: $(STAMP)  ## students' and teacher's notebooks into build/editions (NB="…" for some; all take 20 minutes)
+	PYTHONPATH=tests $(BIN)/python -m notebook_tools.editions $(NB)
+
 slides: $(STAMP)  ## build a deck with timed notes for each lesson into build/slides (index.html opens offline)
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.slides
 
@@ -64,6 +70,7 @@ experiments: $(STAMP)  ## run the long experiments again, as far as their record
 
 figures: $(STAMP)  ## draw the SVGs of figures/ again
 	$(BIN)/python -m helpers.drawings
+	$(BIN)/python -m helpers.explorers.moving
 
 pins: $(STAMP)  ## check that every pin has a wheel for each Python and system (needs the network)
 	$(BIN)/python tests/check_pins.py
