@@ -24,6 +24,7 @@ SLOW = (
     "tests/test_gpu_script.py",
     "tests/test_laptop.py",  # unpacks SmolLM2, for the others below; meanwhile the other process is busy elsewhere
     "tests/test_browser.py",
+    "tests/test_site.py",
     "notebooks/11_merge_evaluate_share.ipynb",
     "notebooks/14_four_bits_after_nf4.ipynb",
     "notebooks/15_your_own_fine_tune.ipynb",

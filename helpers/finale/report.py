@@ -46,7 +46,7 @@ def curves(history: Sequence[Mapping[str, Any]]) -> tuple[Figure, str]:
     if missing := [name for name, points in lines.items() if not points]:
         raise ValueError(f"no loss of the {missing[0]} was logged: set logging_steps, eval_strategy and eval_steps")
     with mpl.rc_context(plots.STYLE):
-        fig = Figure(figsize=(7.2, 3.0))
+        fig = Figure(figsize=(5.2, 3.2))  # its words can still be read on a phone
         ax = fig.add_subplot(xlabel="optimizer step", ylabel="loss (nats per token)", yscale="log")
         for (name, points), colour, marker in zip(lines.items(), (plots.ORANGE, plots.BLUE), (None, "o"), strict=True):
             ax.plot(*zip(*points, strict=True), color=colour, marker=marker, label=name)
