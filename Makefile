@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test quick mutants exercise bench notebooks editions slides pocket experiments figures pins lock release clean
+.PHONY: help lab test quick site mutants exercise bench notebooks editions slides pocket experiments figures pins lock release clean
 
 VENV ?= .venv
 ifeq ($(OS),Windows_NT)  # in Git Bash
@@ -37,6 +37,9 @@ quick: $(STAMP)  ## ruff, the fast tests, and of the slow ones and the notebooks
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quick
+
+site: $(STAMP)  ## build the course as pages that open from the file system, in build/site
+	@$(BIN)/python site/pages.py
 
 mutants: $(STAMP)  ## break the code in thousands of small ways: do the tests notice? (MODULE=helpers/lora.py, SAMPLE=60)
 	@$(BIN)/python -c "import mutmut" 2>/dev/null || $(BIN)/python -m pip install --quiet -c requirements.txt -e '.[mutants]'

@@ -1,4 +1,4 @@
-"""Sphinx's settings for the course's site. build.py lays out the sources, calls Sphinx and says what went wrong."""
+"""Sphinx's settings for the course's site. pages.py lays out the sources, calls Sphinx and says what went wrong."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 80
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
 suppress_warnings = ["ref.python"]  # two classes named Card: a signature need not say which
 
-html_theme = "sphinx_book_theme"
+html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -42,14 +41,8 @@ html_use_index = False
 html_domain_indices = False
 html_copy_source = False
 html_show_search_summary = False  # it reads other pages, which a browser forbids to a page from the file system
-html_theme_options = {
-    "repository_url": PROJECT["urls"]["Repository"],
-    "use_repository_button": True,
-    "use_download_button": False,
-    "show_navbar_depth": 1,
-    "pygments_light_style": "a11y-high-contrast-light",
-    "pygments_dark_style": "a11y-high-contrast-dark",
-}
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
 
 # One file: formulas as SVG, no fonts to fetch, and MathML beside them for screen readers.
 MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"

@@ -22,7 +22,9 @@ SLOW = (
     "tests/test_pocket.py",
     "tests/test_parallel.py",
     "tests/test_gpu_script.py",
+    "tests/test_laptop.py",  # unpacks SmolLM2, for the others below; meanwhile the other process is busy elsewhere
     "tests/test_browser.py",
+    "tests/test_site.py",
     "notebooks/11_merge_evaluate_share.ipynb",
     "notebooks/14_four_bits_after_nf4.ipynb",
     "notebooks/15_your_own_fine_tune.ipynb",
@@ -40,10 +42,12 @@ SLOW = (
     "tests/test_experiments.py",
     "tests/test_tuning.py",
     "tests/test_preferences.py",
+    "tests/test_levers.py",
     "tests/test_laptop_ladders.py",
     "tests/test_laptop_records.py",
     "tests/test_laptop_tuning.py",
     "tests/test_domain.py",
+    "tests/test_floats.py",
     "tests/test_exercises.py",
     "tests/test_corpus.py",
 )

@@ -9,6 +9,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+SITE = yaml.safe_load((ROOT / ".github/workflows/site.yml").read_text(encoding="utf-8"))
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -35,6 +36,15 @@ def test_newest_versions_weekly():
     schedule = WORKFLOW[True]["schedule"]  # YAML reads the key `on` as true
     assert len(schedule) == 1 and re.fullmatch(r"\d+ \d+ \* \* [0-6]", schedule[0]["cron"])
     assert "schedule" in WORKFLOW["jobs"]["newest"]["if"] and "!= 'schedule'" in WORKFLOW["jobs"]["pinned"]["if"]
+
+
+def test_the_site_is_published_by_the_same_command_and_only_where_the_owner_wants_it():
+    build, deploy = SITE["jobs"]["build"], SITE["jobs"]["deploy"]
+    assert [step["run"] for step in build["steps"] if "run" in step] == ["make site PYTHON=python"]
+    assert "site" in TARGETS
+    assert build["steps"][-1]["with"]["path"] == "build/site"
+    assert build["if"] == "vars.PAGES == 'on'" and deploy["needs"] == "build"
+    assert SITE["permissions"] == {"contents": "read"} and set(deploy["permissions"]) == {"pages", "id-token"}
 
 
 def test_the_guide_names_what_is_there():

@@ -463,6 +463,8 @@ def test_a_stop_that_comes_as_the_function_ends_is_the_last():
     (torch.tensor(1.0), 1.0, False), ((1, 2), [1, 2], True), ([(1, 2)], [[1, 2]], True), (torch.tensor([float("inf")]),
     torch.tensor([float("inf")]), True), (torch.tensor([float("inf")]), torch.tensor([1.0]), False),
     (torch.tensor([float("nan")]), torch.tensor([1.0]), False), (1.0, 1.25, False), ("a", "b", False),
+    (torch.tensor([1, 2]), torch.tensor([1, 2]), True), (torch.tensor([1, 2]), torch.tensor([1, 3]), False),
+    (float("nan"), 1.0, False), (1.0, float("nan"), False),
     (torch.ones(2, device="meta"), torch.ones(2, device="meta"), True),
     (torch.ones(2), torch.ones(2, device="meta"), False), (torch.ones(2, device="meta"), torch.ones(2), False),
 ])
@@ -484,6 +486,7 @@ def test_the_tolerance_is_relative_to_the_largest_number_beside_it():
     assert compare.equal(sums + torch.tensor([0.0, 5e-5]), sums, 1e-6)
     assert not compare.equal(sums + torch.tensor([0.0, 5e-4]), sums, 1e-6)
     assert not compare.equal(sums + torch.tensor([0.0, 1e-30]), sums, 0.0)
+    assert compare.unequal(sums + torch.tensor([0.0, 1e-30]), sums).tolist() == [False, True], "none, if none is given"
 
 
 def test_equal_modules():
@@ -491,6 +494,10 @@ def test_equal_modules():
     twin = compare.copied((layer,))[0]
     assert compare.equal(layer, twin)
     assert not compare.equal(layer, other)
+    with torch.no_grad():
+        twin.weight *= 1 + 1e-6
+    assert compare.equal(layer, twin, 1e-5) and not compare.equal(layer, twin)
+    twin = compare.copied((layer,))[0]
     twin.bias.requires_grad = False
     assert not compare.equal(twin, layer) and not compare.equal(layer, twin), "one is trained, the other frozen"
     bare = torch.nn.Linear(2, 2, bias=False)
@@ -503,6 +510,18 @@ def test_objects_without_an_equality_of_their_own_are_compared_by_what_they_hold
         def __init__(self, held):
             self.held = held
     assert compare.equal(Box([1.0]), Box([1.0 + 1e-9]), 1e-6) and not compare.equal(Box([1.0]), Box([2.0]))
+
+    class Named(Box):
+        def __eq__(self, other):
+            return self.held[0] == other.held[0]
+        __hash__ = None
+    assert compare.equal(Named("ab"), Named("ac")), "one of its own counts"
+
+    class Odd(Box):
+        def __eq__(self, other):
+            raise ValueError("no")
+        __hash__ = None
+    assert not compare.equal(Odd(1), Odd(1))
 
 
 values = st.recursive(
@@ -530,8 +549,9 @@ def test_the_first_difference_is_shown(numbers, place):
 
 
 def test_bits_are_shown_in_hex():
-    assert ("came", "[0x3e89] (a torch.int64 tensor of shape (1,))") in compare.rows(
-        torch.tensor([0x3E89]), torch.tensor([0x3E8A]), 0.0, 4)
+    shown = compare.rows(torch.tensor([0x3E89]), torch.tensor([0x3E8A]), 0.0, 4)
+    assert shown[:2] == tuple((name, f"[{bits}] (a torch.int64 tensor of shape (1,))") for name, bits in (
+        ("came", "0x3e89"), ("expected", "0x3e8a")))
 
 
 @pytest.mark.parametrize("function, stub", [

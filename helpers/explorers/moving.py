@@ -23,7 +23,7 @@ ALT = ("The bit explorer of lesson 01, moving: 0.1 in the bits of fp32, fp16, bf
        "large.")
 WIDTH, HEIGHT, SIDE = 760, 306, 22  # pixels: of the picture, and of a bit
 HOLD, FADE = 2.2, 0.4  # seconds that a state is shown, and that it takes to appear
-COLOURS = {"warning": plots.ORANGE, "info": plots.SKY, "": plots.LINE}  # of sign, exponent and mantissa
+COLOURS = {"warning": ("w", plots.ORANGE), "info": ("e", plots.SKY), "": ("f", plots.LINE)}  # the buttons' styles
 State = tuple[str, str, str]  # the control that was used ("fmt", "x" or a bit's number), what is drawn, what is said
 
 
@@ -66,8 +66,10 @@ def picture() -> str:
              + "".join(f"g.s{n}{{animation-delay:{n * HOLD:.1f}s}}" for n in range(len(shown)))
              + f"g.s{len(shown) - 1}{{animation-name:last}}"
              + "@media (prefers-reduced-motion:reduce){g.s{animation:none}g.s0{opacity:1}}"
-             "text{font-family:sans-serif;font-size:15px}text.m{font-family:monospace;font-size:14px}")
-    frames = [tag("g", _paper() + drawn + _text(24, HEIGHT - 18, said, font_weight="bold"), **{"class": f"s s{n}"})
+             f"text{{font:15px sans-serif;fill:{plots.INK}}}.m{{font:14px monospace}}.t{{font-weight:bold}}"
+             ".d{text-anchor:middle}.b{width:20px;height:30px}"
+             + "".join(f".{name}{{fill:{colour}}}" for name, colour in COLOURS.values()))
+    frames = [tag("g", _paper() + drawn + _text(24, HEIGHT - 18, said, "t"), **{"class": f"s s{n}"})
               for n, (_, drawn, said) in enumerate(shown)]
     inside = tag("title", "The bit explorer of lesson 01, moving") + tag("style", style) + _paper() + "".join(frames)
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
@@ -80,12 +82,12 @@ def _drawn(explorer: BitExplorer, used: str) -> str:
              _text(250, 37, "Number"), _field(318, 190, explorer.controls["x"].value, used == "x")]
     for place, bit in enumerate(reversed(range(explorer.fmt.bits))):
         toggle, x = explorer.toggles[bit], 24 + place * SIDE
-        parts += [tag("rect", x=x, y=64, width=SIDE - 2, height=30, fill=COLOURS[toggle.button_style],
-                      **_ring(used == str(bit))), _text(x + 10, 84, toggle.description, text_anchor="middle")]
+        look = {"class": f"b {COLOURS[toggle.button_style][0]}"} | _ring(used == str(bit))
+        parts += [tag("rect", x=x, y=64, **look), _text(x + 10, 84, toggle.description, "d")]
     parts += [tag("rect", x=24, y=108, width=WIDTH - 48, height=150, fill="#F0F0F0"),
               tag("rect", x=24, y=108, width=4, height=150, fill=explorer.accent)]
     for n, (name, text) in enumerate(explorer._rows()):
-        parts += [_text(42, 130 + 23 * n, name), _text(160, 130 + 23 * n, text, **{"class": "m"})]
+        parts += [_text(42, 130 + 23 * n, name), _text(160, 130 + 23 * n, text, "m")]
     return "".join(parts)
 
 
@@ -102,8 +104,8 @@ def _paper() -> str:
     return tag("rect", x=0.5, y=0.5, width=WIDTH - 1, height=HEIGHT - 1, rx=6, fill=plots.PAPER, stroke=plots.LINE)
 
 
-def _text(x: int, y: int, inside: str, **look: object) -> str:
-    return tag("text", html.escape(inside), x=x, y=y, fill=plots.INK, **look)
+def _text(x: int, y: int, inside: str, kind: str = "") -> str:
+    return tag("text", html.escape(inside), x=x, y=y, **({"class": kind} if kind else {}))
 
 
 if __name__ == "__main__":

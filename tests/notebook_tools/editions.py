@@ -31,7 +31,7 @@ from notebook_tools import canonical, environment, run, source
 ROOT = Path(__file__).resolve().parents[2]
 BADGES = re.compile(r"^\[!\[Open in Colab\].*$", re.MULTILINE)  # they open another notebook than this one
 ASKS = re.compile(r",\s+(?:then|and) `?solution\(\"\w+\"\)`?(?: shows how we would write it)?")
-NOTES = {"student": "**Student edition.** Predict, run, solve: the answers to the predictions are not in this copy.",
+NOTES = {"student": "**Student edition.** Predict, run, then read on: no output in this copy answers a prediction.",
          "teacher": "**Teacher edition.** The stubs hold the solutions, and all has been run; behind each exercise "
                     "stands, folded, which mistakes to expect and what to say. Not for students."}
 CARDS = ({"predict"}, {"check"})  # a cell that calls nothing else shows what to do
@@ -81,7 +81,7 @@ def teacher(notebook: NotebookNode) -> NotebookNode:
 
 def advice(exercise: Exercise) -> str:
     """What stands folded behind an exercise: the registered mistakes with their cards, the hints, the moral."""
-    mistakes = "\n".join(f"- {_written(exercise, mistake)}{mistake.says}" for mistake in exercise.mistakes)
+    mistakes = "\n".join(f"- {mistake.says}{_written(mistake)}" for mistake in exercise.mistakes)
     hints = "\n".join(f"{n}. {hint}" for n, hint in enumerate(exercise.hints, start=1))
     return (f"<details><summary>For the teacher: mistakes to expect at {exercise.name}, and what to say</summary>\n\n"
             f"Mistakes, and what the card says to each:\n\n{mistakes}\n\n"
@@ -124,12 +124,15 @@ def _begun(notebook: NotebookNode, edition: str) -> NotebookNode:
     return new
 
 
-def _written(exercise: Exercise, mistake: Mistake) -> str:
-    """How a mistake is written, where that is a line: `…` in place of `…`."""
+def _written(mistake: Mistake) -> str:
+    """How a mistake is written, where that is a line: " (`…` in place of `…`)"."""
     if not mistake.how and not mistake.sign:
-        return "The code in the prompt: "
+        return " (The code in the prompt.)"
     pairs = [how for how in mistake.how if isinstance(how, tuple) and len(how) == 2 and "\n" not in "".join(how)]
-    return f"`` {pairs[0][1].strip() or '(nothing)'} `` in place of `` {pairs[0][0].strip()} ``: " if pairs else ""
+    if not pairs:
+        return ""
+    old, new = pairs[0][0].strip(), pairs[0][1].strip()
+    return f" (`` {new} `` in place of `` {old} ``)" if new else f" (Without `` {old} ``.)"
 
 
 @cache

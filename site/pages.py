@@ -1,4 +1,4 @@
-"""`make site`: the course as pages that open from the file system, in build/site.
+"""`make site`: the course as pages that open from the file system, in build/site (or where the first argument says).
 
 Reads the notebooks as they were committed and runs none of them. The sources are laid out in a folder of their own,
 Sphinx builds them into another, and only a site without a warning takes the place of the one before.
@@ -30,9 +30,8 @@ class Broken(Exception):
     """A notebook that no page can be made of; the message says why and what to do."""
 
 
-def main() -> int:
-    target = ROOT / "build" / "site"
-    target.parent.mkdir(exist_ok=True)
+def main(target: Path) -> int:
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".site-", dir=target.parent) as folder:
         source, out = Path(folder, "source"), Path(folder, "site")
         try:
@@ -66,14 +65,10 @@ def lay_out(source: Path) -> None:
     modules.write(source / "helpers")
     alt = re.search(r"!\[([^\]]*)\]\(figures/course.svg\)", (ROOT / "README.md").read_text(encoding="utf-8"))[1]
     lessons = "\n".join(["| Lesson | Time | Hardware |", "|---|---|---|", *cards])
-    more = "The [glossary](notebooks/glossary.md) has the words of all lessons, the pages of [helpers](helpers/index.md) " \
-           "say what the course's own code does."
-    if (slides := ROOT / "build" / "slides" / "index.html").exists():
-        more += f" [Slides]({slides.as_uri()}) are for who teaches."
     pages = "\n".join(f"notebooks/{path.stem}" for path in sorted((source / "notebooks").glob("*.ipynb")))
     text = (HERE / "index.md").read_text(encoding="utf-8")
-    (source / "index.md").write_text(text.format(repository=REPOSITORY, course=alt, lessons=lessons, more=more,
-                                                 lesson_pages=pages), encoding="utf-8")
+    text = text.format(repository=REPOSITORY, course=alt, lessons=lessons, pages=pages)
+    (source / "index.md").write_text(text, encoding="utf-8")
 
 
 def read(path: Path) -> NotebookNode:
@@ -109,20 +104,22 @@ def card(path: Path, notebook: NotebookNode) -> str:
 
 def page(notebook: NotebookNode) -> NotebookNode:
     """The notebook as a page: buttons without images from elsewhere, links to pages, code of pictures folded."""
+    setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    setup.metadata["tags"], setup.source = ["hide-input"], f"# @title The set-up\n{setup.source}"
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = BESIDE.sub(beside, BADGE.sub(r"[\1](\2){.button}", cell.source))
         elif "hide-input" in cell.metadata.get("tags", []):
-            title = cell.source.partition("\n")[0].removeprefix("# @title ")
+            title, _, cell.source = cell.source.removeprefix("# @title ").partition("\n")
             cell.metadata["mystnb"] = {"code_prompt_show": f"Code: {title}", "code_prompt_hide": f"Code: {title}"}
     return notebook
 
 
 def beside(found: re.Match[str]) -> str:
-    """A link to a file of the repository, from notebooks/: its module's page, or the file where the course is hosted."""
+    """A link from notebooks/ to a file of the repository: its module's page, or the file where the course is hosted."""
     page = {path: name for name, path in modules.names().items()}.get(ROOT / found[1])
     return f"](../helpers/{page}.md)" if page else f"]({REPOSITORY}/blob/main/{found[1]})"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "build" / "site"))
