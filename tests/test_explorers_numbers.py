@@ -1,17 +1,13 @@
-"""The bit explorer, driven from Python and, once, by a student's clicks in JupyterLab."""
+"""The bit explorer, driven from Python."""
 
 from __future__ import annotations
 
 import math
 
-import browser
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers.explorers.numbers import flip_bits
 from helpers.floats import BF16, FORMATS, FP4_E2M1, FP8_E4M3, FP16
-
-lab, started = browser.lab, browser.started
 
 
 def test_flipping_bits_changes_the_value_as_the_format_says():
@@ -52,15 +48,3 @@ def test_every_pattern_of_the_small_formats_has_a_report():
         for bit in range(fmt.bits):
             explorer.flip(bit)
             assert explorer.report().startswith(fmt.name) and explorer.message == ""
-
-
-def test_a_click_flips_a_bit_in_jupyterlab(lab: browser.Lab) -> None:
-    page = lab.run(new_notebook(cells=[new_code_cell(
-        "from helpers.explorers.numbers import flip_bits\nfrom helpers.floats import BF16\nflip_bits(200, BF16)")]))
-    output = page.locator(".jp-OutputArea-output").filter(has=page.locator(".bits")).first
-    output.get_by_text("(1 + 72/128)").wait_for(timeout=20_000)
-    buttons = output.locator("button.widget-toggle-button:visible")
-    assert buttons.count() == 16
-    buttons.last.click()
-    output.get_by_text("(1 + 73/128)").wait_for(timeout=20_000)
-    assert output.locator(".widget-text input").input_value() == "201"

@@ -191,6 +191,14 @@ def test_shapes_and_kinds_of_input(fmt):
     assert torch.equal(x, kept)
 
 
+@pytest.mark.parametrize("fmt, dtype", [(FP32, np.float32), (FP16, np.float16), (BF16, ml_dtypes.bfloat16)], **NAMED)
+def test_nan_and_infinity_are_written_as_numpy_and_ml_dtypes_write_them(fmt, dtype):
+    """Torch's patterns for NaN differ from kernel to kernel."""
+    theirs = np.array([np.nan, np.inf], dtype=dtype).view({32: np.uint32, 16: np.uint16}[fmt.bits])
+    assert encode(torch.tensor([torch.nan, torch.inf]), fmt).tolist() == [fmt.nan, fmt.infinity] == theirs.tolist()
+    assert FP8_E4M3.infinity is FP4_E2M1.infinity is FP4_E2M1.nan is None
+
+
 def test_negative_zero_and_small_integers():
     assert encode(torch.tensor([0.0, -0.0]), FP16).tolist() == [0, 0x8000]
     for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16):
@@ -199,7 +207,7 @@ def test_negative_zero_and_small_integers():
 
 @pytest.mark.parametrize("call, said", [
     (lambda: encode(torch.tensor([1, 2]), FP16), "torch.int64.*x.float()"),
-    (lambda: encode(1.5, FP16), "float"),
+    (lambda: encode(1.5, FP16), "x is float:"),
     (lambda: encode(torch.empty(0), FP16), r"\(0,\)"),
     (lambda: encode(torch.ones(1), "fp16"), "'fp16'.*FloatFormat"),
     (lambda: encode(torch.tensor([torch.nan]), FP4_E2M1), "fp4 e2m1.*nan_to_num"),

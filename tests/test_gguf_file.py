@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 import torch
+from families import family_tokenizer
 from gguf import GGUFReader
+from standins import write_llama2_tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from helpers import ggml
@@ -98,3 +101,41 @@ def test_what_is_no_plain_llama_is_refused_and_nothing_is_left(pocket, tmp_path)
     with pytest.raises(ValueError, match="65504"):
         gguf_file.write(huge, tokenizer, path)
     assert list(tmp_path.iterdir()) == []
+
+
+def small(vocab):
+    return LlamaForCausalLM(LlamaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=1, vocab_size=vocab,
+                                        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64))
+
+
+def test_a_byte_level_vocabulary_goes_with_its_merges_its_rule_and_its_template(tmp_path):
+    """As SmolLM2's: the same tokens and merges as the tokenizer's own, and the same ids read back."""
+    tokenizer = family_tokenizer("llama 3")
+    model, path = small(len(tokenizer)), tmp_path / "bytes.gguf"
+    with pytest.raises(ValueError, match='pre="smollm"'):
+        gguf_file.write(model, tokenizer, path)
+    assert list(tmp_path.iterdir()) == []
+    gguf_file.write(model, tokenizer, path, pre="llama-bpe")
+    fields = {name: field.contents() for name, field in GGUFReader(path).fields.items()}
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    assert fields["tokenizer.ggml.model"] == "gpt2" and fields["tokenizer.ggml.pre"] == "llama-bpe"
+    assert fields["tokenizer.ggml.tokens"] == tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    assert [merge.split(" ") for merge in fields["tokenizer.ggml.merges"]] == [list(pair) for pair in rules["merges"]]
+    control = [n for n, kind in enumerate(fields["tokenizer.ggml.token_type"]) if kind == 3]
+    assert control == sorted(tokenizer.added_tokens_decoder) and control
+    assert fields["tokenizer.chat_template"] == tokenizer.chat_template
+    assert fields["tokenizer.ggml.add_bos_token"] is False  # the template writes it
+    back = AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
+    for text in itertools.islice(world.documents(world.make_world().villagers, seed=9), 10):
+        assert back.tokenize(text) == tokenizer.tokenize(text)
+
+
+def test_byte_tokens_of_llama_2_are_told_as_bytes(tmp_path):
+    write_llama2_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    path = gguf_file.write(small(len(tokenizer)), tokenizer, tmp_path / "llama.gguf")
+    fields = GGUFReader(path).fields
+    kinds, tokens = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("token_type", "tokens"))
+    assert [token for token, kind in zip(tokens, kinds, strict=True) if kind == 6] == [
+        f"<0x{n:02X}>" for n in range(256)]
+    assert fields["tokenizer.ggml.model"].contents() == "llama" and "tokenizer.chat_template" not in fields

@@ -1,7 +1,7 @@
 """The ladder of properties, places and probes: each rung names what it is made for, and says nothing that is not so."""
 
 import math
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 import torch
@@ -108,6 +108,7 @@ CASES = [
     ("cab", "abc", "order", "letters"),
     ({"a": 2, "b": 5}, {"a": 1, "b": 5}, "offset", "The value of 'a' is wrong, the rest is right"),
 ]
+SIGNS = T([1, -1, 1, -1, 1, -1])
 HIGH = T([[1.5, -2.0], [4.0, -3.5], [7.0, 0.25], [0.5, 2.5]])
 MORE = [  # the same rungs at their ends, where one step further another sentence is true, or none
     (None, None), (True, 1), ("a", None), (M, [1.0]), (T([[4.0]]), E), (torch.ones(2, 3), torch.ones(7)), (HIGH, E),
@@ -149,7 +150,27 @@ MORE = [  # the same rungs at their ends, where one step further another sentenc
     ("abcde", "abcdefgh"), ("abcdef", "abcdefgh"), ("abcdef", "abcdefghi"), ("abc", ""),
     (["a", "b", "c"], ["a", "c", "b"]), (["a ", "b"], ["a", "b"]), (["x", "b", "C"], ["x", "b", "c"]),
     (["a", "b", "c"], ["a", "b", "d"]), ((3, 2, 1), (1, 2, 3)), (["a", ["b", "C"]], ["a", ["b", "c"]]),
-    (T([1e-6, 2.0, 4, 7]), T([0.0, 1, 2, 3.5])), ((1, ("p", "y", "z")), (1, ("p", "u", "w")))]
+    (T([1e-6, 2.0, 4, 7]), T([0.0, 1, 2, 3.5])), ((1, ("p", "y", "z")), (1, ("p", "u", "w"))),
+    ((torch.ones(7), 1), (E[:5], 1)), ({"a": torch.ones(7)}, {"a": E[:5]}), (E.double() * (1 + 1e-6), E),
+    (E.flip(0).view(2, 3), E), (torch.cat([E, E[:1]]), E), (torch.ones(11), E), ({}, {"a": 1, "b": 2}),
+    ({"a": 1, "b": 2, "c": 3}, {"a": 1}), (["a", "b", "c", "d", 5], ["a", "b", "c", "d", "e"]),
+    ([1.0000001, 2.0], [1.0, 2.0, 3.0]), ([1.0000001, 3.0], [1.0, 2.0, 3.0]), (T([math.nan, 1.0]), E[:2]),
+    (torch.zeros(2), E[:2]), (0.0, 3.0), (2 * E * (1 + 3e-5 * SIGNS), E), (E * 7.12345, E), (14.0003, 7.0),
+    (1000 * E + 0.1, 1000 * E), (E + 1 / 3, E), (T([2.0, 3, 3, 4]), T([1.5, 2, 3, 4])),
+    (T([1, -2, 4, 7, -6, 1]), T([0, -2, 5, 7, -6, 1])), (math.e, 1.0), (0.1235, 0.12346), (0.1, 0.12),
+    (T([0.12, 1.23, 3.14]), T([0.12345, 1.23456, 3.14159])),
+    (T([1.23, 2.35, 0, 0, 0]), T([1.234, 2.346, 1e-3, 2e-3, 0])),
+    (T([1.23, 2.35, 0, 0]), T([1.234, 2.346, 1e-3, 2e-3])), (0.35, 0.350001), (E.clamp(1, 9), E),
+    (T([10, 3, 5, 0]), T([0, 1, 2, 10])), ((3 * E + 1) * (1 + 2e-5 * SIGNS), E), (1.23456 * E + 7.65432, E),
+    (E * T([1, 1, 0, 1, 1, 1]) * (1 + 2**-9 * SIGNS), E * T([1, 1, 0, 1, 1, 1])), (E * (1 + 1.5 * 2**-9 * SIGNS), E),
+    (E * (1 + 2**-9 * T([1, 0, 1, 0, 0, 1])), E), (E * (1 - 2**-9 * T([1, 0, 1, 0, 0, 1])), E),
+    (T([math.inf, 1.5, 2.7]).half().float(), T([math.inf, 1.5, 2.7])), (T([1.5, 2.7]).half().float(), T([1.5, 2.7])),
+    (E + 0.25 + T([1e-4, 0, 2e-4, 0, 0, 1e-4]), E + 0.25),
+    (WHOLE.double() + T([1e-3, 0, 0, 0, 1e-3, 0]), WHOLE.double()),
+    (("a",) * 6, ("a",) * 5 + ("b",)), ((1, 2, 3, 4, "x"), (1, 2, 3, 4, "y")), ([10, 3, 5, 0], [0, 1, 2, 10]),
+    ((1.0000001, "x"), (1.0, "y")), ((8 * E, "x"), (E, "x")), ((-E, "x"), (E, "x")), ("xaya", "a"),
+    ("abcdef", "abcdefabcdef"), (["A"], ["a"]), ([("b", 1.0000001), ("b", 2.0)], [("b", 2.0), ("b", 1.0)]),
+    ([1.0000001, "C"], [1.0, "c"])]
 INPUTS = [("r", 8), ("x", torch.ones(5, 9)), ("levels", torch.ones(7))]
 SENTENCES = Path(__file__).with_name("sentences.txt")
 
@@ -172,6 +193,30 @@ def sentences() -> str:
 def test_every_sentence_to_the_letter():
     """Students read them. After a wanted change `python tests/test_ladder.py` writes the file again: read it."""
     assert sentences().splitlines() == SENTENCES.read_text(encoding="utf-8").splitlines()
+
+
+def test_a_size_is_asked_of_one_kind_only_and_a_rung_may_be_left_out():
+    by = Quantities(INPUTS, want="offset")
+    assert ladder.scale(3 * E, E, by) is None and ladder.scale(3 * E, E, Quantities(INPUTS, want="scale"))
+    by = Quantities(INPUTS, want="scale")
+    assert ladder.offset(E + 3, E, by) is None and ladder.offset(E + 3, E, Quantities(INPUTS, want="offset"))
+    for got, expected in ((1.0, 0.0), (0.0, 1.0)):  # one number, and 0 or 1: some function always fits
+        assert ladder.numbers(got, expected)[0] == "offset"
+        assert ladder.numbers(got, expected, Quantities((), skip={"offset"})) is None
+
+
+@pytest.mark.parametrize("got, expected", [(E, "a"), ("a", E), (E, E[:5])])
+def test_only_numbers_in_one_shape_are_numbers(got, expected):
+    assert ladder.numbers(got, expected) is None
+
+
+@pytest.mark.parametrize("got, expected", [(3, "a"), ("a", 3), (3, [1, 2]), ([1, 2], 3)])
+def test_only_text_is_text(got, expected):
+    assert ladder.text(got, expected) is None
+
+
+def test_two_kinds_of_one_name_are_not_told_apart():
+    assert ladder.kind(PureWindowsPath("a"), PurePosixPath("a")) is None
 
 
 @pytest.mark.parametrize("value, shape", [

@@ -225,6 +225,15 @@ def test_what_is_folded_is_folded_in_every_editor():
     assert notebook.cells[2].metadata == {"jp-MarkdownHeadingCollapsed": True, "tags": ["digression"]}
 
 
+def test_a_workbook_has_two_exercises_and_a_lesson_four():
+    notebook, workbook = good(), Path("notebooks/15_good.ipynb")
+    last = notebook.cells[-1].source
+    for count, enough in ((4, True), (2, True), (1, False)):
+        set_source(notebook.cells[-1], last.replace("### ★★ Spot the bug · 8 min\n", "", 4 - count))
+        assert (list(rules.exercises(notebook, workbook)) == []) is enough
+        assert (list(rules.exercises(notebook, PATH)) == []) is (count == 4)
+
+
 def test_effort_counts_exercises_tasks_and_digressions_apart():
     code, drawn = new_code_cell("1"), new_code_cell("2", metadata={"tags": ["hide-input"]})
     notebook = new_notebook(cells=[

@@ -57,6 +57,13 @@ def test_every_shape_from_every_kind_of_file(shape, kind, tmp_path):
     assert list(found) == [ASKED if shape == "prompts" else TOLD] * 2
 
 
+@pytest.mark.parametrize("name", ["mine.jsonl", "data/mine.CSV", "/nowhere/at/all.parquet"])
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name, monkeypatch):
+    monkeypatch.setattr("helpers.finale.rows.look_up", None)
+    with pytest.raises(RowsError, match=r"(mine.*|all.parquet) does not exist: give the path"):
+        read(name)
+
+
 def test_a_folder_gives_its_training_files(tmp_path):
     for name, text in (("train-0.jsonl", "a"), ("train-1.jsonl", "b"), ("test.jsonl", "c"), ("readme.txt", "d")):
         (tmp_path / name).write_text(json.dumps({"prompt": text, "completion": text}) + "\n")

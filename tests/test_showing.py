@@ -25,7 +25,8 @@ T = torch.tensor
     (torch.nn.Linear(2, 2), "a Linear"), (object(), "an object"), ([object()], "[an object]"),
     (list(range(41)), compare._repr.repr(list(range(41)))), ([0] * 40, f"[{', '.join(['0'] * 40)}]"),
     (["x" * 50] * 10, f"[{', '.join([repr('x' * 50)] * 10)}]"[:300] + " …"), ("x" * 298, repr("x" * 298)),
-    ({n: 0.5 for n in range(20)}, str({n: 0.5 for n in range(20)})),
+    ({n: 0.1 + 0.2 for n in range(20)}, str({n: 0.3 for n in range(20)})),
+    ([0.1 + 0.2] * 40, str([0.3] * 40)),
     ({n: 0 for n in range(21)}, compare._repr.repr({n: 0 for n in range(21)})),
     (f"{tempfile.gettempdir()}/some/file.json", "'…/file.json'"),
 ])
@@ -65,6 +66,13 @@ def test_differences_are_counted_and_the_largest_is_told():
     assert compare.differences([T([1.0])], [T([1])]) is None
     assert compare.rows([1, 3], [1, 2], 0.0)[-1] == (
         "differ", "1 of 2; first at [1]: 3 came, 2 expected; largest error 1")
+    assert compare.rows(3, 4, 0.0) == (("came", "3"), ("expected", "4")), "where there is one value, that says it"
+    assert compare.rows([1, 32], [1, 33], 0.0, 4)[-1][1] == "1 of 2; first at [1]: 0x0020 came, 0x0021 expected"
+    assert compare.rows([1, 32.0], [1, 33.0], 0.0)[-1][1].startswith("1 of 2; first at [1]: 32.0 came, 33.0 expected")
+    for near in ([1.0, 2.0], T([1.0, 2.0])):  # the first is right, within the tolerance
+        wanted = T([1.00001, 3]) if isinstance(near, torch.Tensor) else [1.00001, 3.0]
+        assert compare.differences(near, wanted, 1e-4).count == 1 and compare.differences(near, wanted).count == 2
+        assert compare.rows(near, wanted, 1e-4)[-1][1].startswith("1 of 2; first at [1]: ")
     close = compare.rows(1.0, 1.0 + 2**-40, 0.0)  # alike to seven digits
     assert close == (("differ", "1 of 1; 1 came, 1.0000000000009095 expected; largest error 9.09e-13"),)
 

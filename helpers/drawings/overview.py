@@ -27,14 +27,15 @@ PARTS = {
                     "05  Double quantization"],
     "II · Adapters": ["06  LoRA from scratch", "07  How low is low rank?", "08  The PEFT family"],
     "III · QLoRA": ["09  QLoRA from scratch", "10  Fine-tuning Llama-2-7B", "11  Merge, evaluate, share",
-                    "12  Three ways to tune", "13  Faster, longer, bigger", "14  Four bits after NF4"],
+                    "12  Three ways to tune", "13  Faster, longer, bigger", "14  Four bits after NF4",
+                    "15  Your own fine-tune"],
 }
 
 
 @alt(
     "The course in one picture. Lesson 00 starts with the destination. Part I, Numbers (lessons 01 to 05), shrinks "
     "a weight from 32 bits to 4. Part II, Adapters (06 to 08), freezes a big matrix W and trains two thin ones, "
-    "B and A, beside it. Part III, QLoRA (09 to 14), does both at once and fine-tunes Llama-2-7B.")
+    "B and A, beside it. Part III, QLoRA (09 to 15), does both at once and fine-tunes Llama-2-7B.")
 def course() -> Figure:
     """The README's picture: fewer bits per weight + fewer weights to train = QLoRA, with the lessons under each."""
     fig, ax = canvas(520)
@@ -57,8 +58,8 @@ def course() -> Figure:
         for row, lesson in enumerate(lessons):
             finale = lesson.startswith("10")
             if finale:
-                box(ax, x + 10, 168 - 26 * row - 12, 246, 24, PALE_ORANGE, PALE_ORANGE, rounding=6)
-            say(ax, x + 18, 168 - 26 * row, lesson, 10.5, ha="left", weight="bold" if finale else "normal")
+                box(ax, x + 10, 172 - 23 * row - 11, 246, 22, PALE_ORANGE, PALE_ORANGE, rounding=6)
+            say(ax, x + 18, 172 - 23 * row, lesson, 10.5, ha="left", weight="bold" if finale else "normal")
     say(ax, 301.5, 296, "+", 24, GREY, weight="bold")
     say(ax, 598.5, 296, "=", 24, GREY, weight="bold")
 

@@ -131,7 +131,7 @@ class Exercise:
         names = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
         standard, others = [], []
         for node in ast.parse(inspect.getsource(inspect.getmodule(self.solution))).body:
-            if isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "module", "") != "__future__":
+            if isinstance(node, ast.Import | ast.ImportFrom):
                 used = [a for a in node.names if (a.asname or a.name).split(".")[0] in names]
                 if used:
                     node.names = used

@@ -246,7 +246,7 @@ def rounding(got: torch.Tensor, expected: torch.Tensor) -> str | None:
         return f"{share} too low and none too high: was something rounded down, or a tie broken the other way?"
     if (gap[wrong] == 1).all():
         return f"{share} too high and none too low: was something rounded up, or a tie broken the other way?"
-    if (towards <= 0).all():
+    if (towards < 0).all():
         return f"{share} too near to zero: was something cut off where it should be rounded?"
     return f"{share} off, some too high and some too low: is it rounded to the nearest, with ties as asked?"
 
@@ -265,7 +265,7 @@ def form(got: torch.Tensor, expected: torch.Tensor) -> str | None:
               ("rounded to whole numbers", expected.round()), ("rounded down to whole numbers", expected.floor()),
               ("cut off to whole numbers", expected.trunc()),
               ("the largest power of two that is not above what was expected", 2 ** safe.log2().floor())]
-    turned += [(f"rounded to {n} decimals", short) for n in (2, 3, 4, 1)
+    turned += [(f"rounded to {n} decimal{'s' * (n > 1)}", short) for n in (2, 3, 4, 1)
                if 2 * (short := expected.round(decimals=n)).count_nonzero() >= short.numel()]
     turned += [(f"the bit pattern of what was expected, in {_name(kind)}", expected.to(kind).view(whole).double())
                for kind, whole in ((torch.float16, torch.int16), (torch.bfloat16, torch.int16),
@@ -363,7 +363,7 @@ def precision(got: torch.Tensor, expected: torch.Tensor, wanted: Any = None) -> 
         high = gaps.abs().max() if gaps.min() < 0 < gaps.max() else 0.0
         narrow = next((f", by errors of both signs, as {name} rounds" for name, half in (
             ("bfloat16", 2**-9), ("float16", 2**-12)) if half / 2 < high <= half * 1.05), "")
-        return (f"Right to {max(1, round(-math.log10(error)))} digits only{narrow}. Something small was rounded, left "
+        return (f"Right to {round(-math.log10(error))} digits only{narrow}. Something small was rounded, left "
                 "out, or added on the way.")
     return None
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import helpers.exercises as package
+from helpers.exercises import results
 from helpers.exercises.display import Card, SourceCard
 from helpers.exercises.engine import Exercise, Verdict, examine
 
@@ -33,7 +34,8 @@ def exercises() -> Mapping[str, Exercise]:
 def check(function: Callable[..., Any]) -> Verdict:
     """Judge `function` as an answer to the exercise of its name; the answer is a card, also for programs (`.status`).
 
-    Never raises from the function's own code. An unattempted stub gets a neutral answer.
+    Never raises from the function's own code. An unattempted stub gets a neutral answer, and so does the course's own
+    function, which a lesson may import later under the name of yours. COURSE_RESULTS keeps verdicts (results.py).
     """
     name = getattr(function, "__name__", None)
     if not callable(function) or not name:
@@ -41,10 +43,17 @@ def check(function: Callable[..., Any]) -> Verdict:
     elif name not in exercises():
         verdict = Verdict("?", f"No exercise is named `{name}`.", _suggest(name), name=name)
     else:
-        verdict = examine(exercises()[name], function)
+        exercise = exercises()[name]
+        verdict = _ours(name) if function is exercise.solution else examine(exercise, function)
+        results.keep(exercise.lesson, verdict)
     verdicts.pop(verdict.name, None)  # the latest stands last
     verdicts[verdict.name] = verdict
     return verdict
+
+
+def _ours(name: str) -> Verdict:
+    return Verdict("○", f"{name}: this is the course's own.", "The lesson has imported it since: run the cell with "
+                   "yours, then this one.", name=name, status="unattempted")
 
 
 def hint(exercise: str | Callable[..., Any]) -> Card:

@@ -2,7 +2,7 @@
 
 An explorer's own module reads in three parts: what may be set (`may_be`, `set`), how the rest is computed (`_compute`),
 and what is shown (`_rows`, `_picture`). Here is what all share: controls that set and follow, values that are refused,
-the grey frame on the page.
+the grey frame on the page; keys.py names the controls for screen readers and frees their keys.
 
 Explorers need the ipywidgets API of 7.7 (Colab) and no more: `observe` sets an `HTML` value. Without a frontend
 (nbval, a script) they work the same and show nothing. Put one on the last line of a cell to see it; where no kernel
@@ -23,7 +23,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from helpers import plots
-from helpers.explorers import still
+from helpers.explorers import keys, still
 from helpers.explorers.checks import Check
 
 WIDE, NARROW = {"width": "95%"}, {"width": "auto"}  # layouts of controls; without one they take half a line
@@ -41,7 +41,6 @@ class Explorer:
     text: str
     css, accent, label_width = "explorer", plots.BLUE, "8em"  # of the frame: class and edge; of the controls' labels
     column = 22  # characters of the names in `report`
-    bare = False  # whether the report says more than is shown: it then stands below the still frame
     may_be: Mapping[str, Check] = {}  # what may be set: attributes, with their checks
     ui: widgets.Widget
     message = ""
@@ -62,8 +61,7 @@ class Explorer:
 
     def still(self) -> str:
         """What is shown now, as HTML that needs no kernel: JupyterLab prefers the widget, GitHub has nothing else."""
-        report = tag("pre", html.escape(self.report())) if self.bare else ""
-        return still.still(self.ui, self.shown.value + report, self.text)
+        return still.still(self.ui, self.shown.value, self.text)
 
     def _compute(self) -> None:
         """Compute what follows from the settings. A ValueError refuses them."""
@@ -96,7 +94,7 @@ class Explorer:
         self.shown = widgets.HTML()
         boxes = [widgets.HBox(list(line.values() if isinstance(line, Mapping) else line),
                               layout={"flex_flow": "row wrap", "margin": "2px 0"}) for line in lines]
-        self.ui = widgets.VBox([*boxes, self.shown])
+        self.ui = widgets.VBox([*boxes, self.shown, widgets.HTML(keys.MENDED)])
 
     def _listen(self, control: widgets.Widget, act: Callable[[Any], None]) -> None:
         """Call act(value) when somebody moves the control, and not when the control follows."""

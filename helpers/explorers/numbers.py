@@ -135,7 +135,8 @@ class BitExplorer(Explorer):
             toggle.description = str(self.pattern >> n & 1)
             sign, exponent = n == self.fmt.bits - 1, n >= self.fmt.mantissa_bits
             toggle.button_style = "warning" if sign else "info" if exponent else ""
-            toggle.tooltip = f"bit {n}, {'sign' if sign else 'exponent' if exponent else 'mantissa'}"
+            field = "sign" if sign else "exponent" if exponent else "mantissa"
+            toggle.tooltip = f"bit {n}, {field}: {toggle.description}"
 
 
 flip_bits = BitExplorer

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from helpers import plots
 from helpers.explorers.checks import one_of, whole
-from helpers.explorers.frame import Explorer, line, tag
+from helpers.explorers.frame import Explorer, legend, line, tag
 from helpers.memory import CARDS, GIB, LLAMAS, forecast_training, linear_shapes, skeleton
 
 PAGE = 2 * 2**20  # bytes; the driver's large page
@@ -105,7 +105,7 @@ class PagingExplorer(Explorer):
     """
 
     text = "Choose model, GPU and sequence length here, in JupyterLab or Colab; or from Python as below."
-    css, accent, label_width, bare = "paging", plots.ORANGE, "9em", True
+    css, accent, label_width = "paging", plots.ORANGE, "9em"
     may_be = {"model": one_of(MODELS), "memory": one_of(CARDS), "longest": whole(128, 4096), "r": one_of(RANKS),
               "checkpointing": one_of((True, False))}
 
@@ -177,17 +177,22 @@ class PagingExplorer(Explorer):
 
     def _body(self) -> str:
         """The verdict, and for each step its tokens, a bar of what is on the GPU, and what moved."""
-        right = {"style": "text-align:right;padding:0 .8em"}
-        rows = tag("tr", "".join(tag("th", name) for name in ("step", "tokens", "memory", "GiB paged out")))
+        right = {"style": "text-align:right;padding:0 .6em"}
+        heads = ("step", "tokens", "on the GPU", "needed GiB", "out GiB", "back GiB")
+        rows = tag("tr", "".join(tag("th", name, **right) for name in heads))
         for n, step in enumerate(self.steps, start=1):
             parts = (("fixed", self.fixed, plots.FROZEN), ("pages", step.resident, plots.TRAINED),
                      ("activations", step.needed - self.fixed, plots.GREEN))
             bar = "".join(tag("span", title=name, style="display:inline-block;height:12px;background:"
-                              f"{colour};width:{220 * size / self.room:.0f}px") for name, size, colour in parts)
-            moved = f"{step.out / GIB:.2f}" if step.fits else "out of memory"
-            rows += tag("tr", tag("td", str(n), **right) + tag("td", str(step.tokens), **right)
-                        + tag("td", bar, style="text-align:left") + tag("td", moved, **right))
-        return line(tag("b", self.verdict)) + tag("table", rows)
+                              f"{colour};width:{180 * size / self.room:.0f}px") for name, size, colour in parts)
+            moved = (f"{step.out / GIB:.2f}", f"{step.back / GIB:.2f}") if step.fits else ("out of memory", "")
+            cells = (f"{n}", f"{step.tokens}", bar, f"{step.needed / GIB:.2f}", *moved)
+            rows += tag("tr", "".join(tag("td", cell, **(right if cell != bar else {"style": "white-space:nowrap"}))
+                                      for cell in cells))
+        parts = ((f"fixed {self.fixed / GIB:.2f} GiB", plots.FROZEN),
+                 (f"optimizer pages {self.paged / GIB:.2f} GiB", plots.TRAINED), ("activations", plots.GREEN))
+        return (line(tag("b", self.verdict)) + line(legend(parts))
+                + tag("div", tag("table", rows), style="overflow-x:auto"))
 
 
 page_the_optimizer = PagingExplorer

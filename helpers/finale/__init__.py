@@ -1,1 +1,1 @@
-"""Lessons 10 and 11 on any machine: hub, machine, tiers, preflight, checkpoints, recorder, chat, sharing."""
+"""Lessons 10, 11 and 15 on any machine: hub, tiers, preflight, rows and faults, chat, recorder, sharing, report."""

@@ -167,6 +167,8 @@ def _checked(messages: list[Any]) -> tuple[Conversation, bool]:
             raise _Bad(f"unknown role {str(role)[:30]!r}: use system, user, assistant")
         if not isinstance(content, str):
             raise _Bad(f"the content of a message ({role}) is {_kind(content)}, not a string")
+        if not content.isascii() and any("\udc80" <= letter <= "\udcff" for letter in content):  # see rows.read
+            raise _Bad(f"the content of a message ({role}) is not in UTF-8")
         if not content.isascii() and any("\ud800" <= letter <= "\udfff" for letter in content):
             raise _Bad(f"the content of a message ({role}) holds half a character (a lone surrogate)")
         if role == "system" and not content.strip():

@@ -10,6 +10,8 @@ convert_hf_to_gguf.py (`LlamaModel.permute`); names and keys are those of the pa
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from unittest import mock
 
@@ -46,11 +48,13 @@ def stored(weight: torch.Tensor, kind: str) -> tuple[torch.Tensor, GGMLQuantizat
 
 
 def write(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, path: Path, kind: str = "F16",
-          name: str = "a pocket Llama") -> Path:
+          name: str = "a pocket Llama", pre: str | None = None) -> Path:
     """Write a LlamaForCausalLM without adapters into `path`; returns it. Nothing is left there if it fails.
 
-    kind: "F16", "Q8_0", "Q4_1" or "Q4_0", of all matrices. Raises ValueError for another kind, a model that is no
-    Llama or one with adapters (merge them first) or quantized layers, and for weights beyond float16's range.
+    kind: "F16", "Q8_0", "Q4_1" or "Q4_0", of all matrices. pre: for a byte-level tokenizer, what llama.cpp calls the
+    rule by which it cuts a text before merging ("smollm", "llama-bpe", "qwen2"; `get_vocab_base_pre` in its
+    convert_hf_to_gguf.py has them). Raises ValueError for another kind, a byte-level tokenizer without `pre`, a model
+    that is no Llama or one with adapters (merge them first) or quantized layers, and weights beyond float16's range.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: take one of {', '.join(KINDS)}")
@@ -63,7 +67,7 @@ def write(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, path: Pat
     writer = GGUFWriter(writing, "llama")
     try:
         _configure(writer, config, kind, name)
-        _add_tokens(writer, tokenizer, config.vocab_size)
+        _add_tokens(writer, tokenizer, config.vocab_size, pre)
         tied = config.tie_word_embeddings
         for key, weight in model.state_dict().items():
             if key == "lm_head.weight" and tied:
@@ -112,17 +116,32 @@ def _configure(writer: GGUFWriter, config: LlamaConfig, kind: str, name: str) ->
     writer.add_vocab_size(config.vocab_size)
 
 
-def _add_tokens(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, vocab: int) -> None:
-    """The tokens by id, as a SentencePiece vocabulary: the earlier a token was merged, the higher its score."""
+def _add_tokens(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, vocab: int, pre: str | None) -> None:
+    """The tokens by id; of a byte-level vocabulary with its merges, of any other as SentencePiece has it: the earlier a
+    token was merged, the higher its score. The chat template comes along where there is one."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    byte_level = '"ByteLevel"' in json.dumps(rules["pre_tokenizer"])
+    if byte_level and pre is None:
+        raise ValueError("this tokenizer works on bytes, and llama.cpp must be told by name how it cuts a text: give "
+                         'pre="smollm" for SmolLM2; the names stand in get_vocab_base_pre of convert_hf_to_gguf.py')
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     tokens += [f"<unused {n}>" for n in range(len(tokens), vocab)]
-    special = set(tokenizer.all_special_ids)
-    kinds = [TokenType.CONTROL if n in special else TokenType.UNUSED if n >= len(tokenizer) else TokenType.NORMAL
-             for n in range(vocab)]
-    writer.add_tokenizer_model("llama")
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    kinds = [TokenType.CONTROL if n in special else TokenType.UNUSED if n >= len(tokenizer)
+             else TokenType.BYTE if re.fullmatch("<0x[0-9A-F]{2}>", token) else TokenType.NORMAL
+             for n, token in enumerate(tokens)]
+    writer.add_tokenizer_model("gpt2" if byte_level else "llama")
     writer.add_token_list([token.encode() for token in tokens])
-    writer.add_token_scores([-float(n) for n in range(vocab)])
+    if byte_level:
+        writer.add_tokenizer_pre(pre)
+        merges = rules["model"]["merges"]
+        writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    else:
+        writer.add_token_scores([-float(n) for n in range(vocab)])
     writer.add_token_types(kinds)
     for role in ("bos", "eos", "pad", "unk"):
         if (token := getattr(tokenizer, f"{role}_token_id")) is not None:
             getattr(writer, f"add_{role}_token_id")(token)
+    if isinstance(tokenizer.chat_template, str):
+        writer.add_chat_template(tokenizer.chat_template)
+        writer.add_add_bos_token(False)  # the template writes it where it is wanted

@@ -7,6 +7,7 @@ What cannot be read is told with the file and the line, in one kind of error.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -23,23 +24,28 @@ class RowsError(ValueError):
     """A data set that cannot be trained on; the message says what was found and what to do."""
 
 
-def read(source: str | Path | Source) -> list[Any]:
+def read(source: str | Path | Source, strict: bool = True) -> list[Any]:
     """The rows of a local file or folder, or of a data set on the hub (an id, or what `look_up` said of it).
 
     Of a folder, the files whose names say `train`, else all that do not say test or validation; a README.md that names
     its files (`configs:`) decides instead, through `datasets.load_dataset`. What the hub has is downloaded once.
-    Raises RowsError for what cannot be read, naming the file and the line; HubError if the hub cannot be reached.
+    strict: a byte that is not UTF-8 is an error; else its row is read, with half a character in the byte's place
+    (Python's `surrogateescape`), by which `to_conversations` tells the row.
+    Raises RowsError for what is not there or cannot be read, naming the file and the line; HubError if the hub cannot be
+    reached.
     """
     if isinstance(source, str | Path) and Path(source).expanduser().exists():
         path = Path(source).expanduser()
+    elif not isinstance(source, Source) and Path(source).suffix.lower() in SUFFIXES:
+        raise RowsError(f"{Path(source).name} does not exist: give the path of a file, or a hub id (owner/name).")
     else:
         found = source if isinstance(source, Source) else look_up(str(source), repo_type="dataset")
         path = found.folder or _fetch(found)
     if path.is_dir():
         declared = _declares(path / "README.md")
-        rows = _declared(path) if declared else [row for file in _train_files(path) for row in _file(file)]
+        rows = _declared(path) if declared else [row for file in _train_files(path) for row in _file(file, strict)]
     else:
-        rows = _file(path)
+        rows = _file(path, strict)
     if not rows:
         raise RowsError(f"{path.name} holds no rows: give a file with one row a line, or one list of rows.")
     return rows
@@ -84,7 +90,7 @@ def _train_files(folder: Path) -> list[Path]:
     return train
 
 
-def _file(path: Path) -> list[Any]:
+def _file(path: Path, strict: bool = True) -> list[Any]:
     """The rows of one file, by its ending."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -97,7 +103,7 @@ def _file(path: Path) -> list[Any]:
             raise RowsError(f"{path.name} is no parquet file that can be read: {error}") from error
     if suffix not in SUFFIXES:
         raise RowsError(f"{path.name} ends in {suffix or 'nothing'}: rows are read from {', '.join(SUFFIXES)} files.")
-    text = _text(path)
+    text = _text(path, strict)
     if not text.strip():
         raise RowsError(f"{path.name} is empty: give a file with one row a line.")
     if suffix in (".csv", ".tsv"):
@@ -105,10 +111,12 @@ def _file(path: Path) -> list[Any]:
     return _json(path.name, text)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, strict: bool) -> str:
     data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as spreadsheets save "Unicode text"
+        raise RowsError(f"{path.name} is in UTF-16.\nRemedy: save it again as UTF-8.")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig", "strict" if strict else "surrogateescape")
     except UnicodeDecodeError as error:
         line = data[:error.start].count(b"\n") + 1
         raise RowsError(f"{path.name} is not in UTF-8: line {line} holds the byte 0x{data[error.start]:02X}.\nRemedy: "

@@ -18,7 +18,7 @@ import nbformat
 
 from helpers.exercises import authoring, registry
 from helpers.exercises.engine import Exercise
-from notebook_tools import canonical, source
+from notebook_tools import canonical, effort, source
 
 ROOT = Path(__file__).resolve().parents[2]
 SKELETON = '''\
@@ -112,6 +112,13 @@ def place_cells(notebook: nbformat.NotebookNode, exercise: Exercise) -> str:
     return "added"
 
 
+def room(notebook: nbformat.NotebookNode) -> str:
+    """Whether the lesson's exercises keep to their time."""
+    taken, most = effort.measure(notebook).exercise_minutes, effort.MOST_EXERCISES
+    return f"The lesson's exercises take {taken} of {most} minutes." + (
+        " Ask for less, or take another one out: a test adds them up." if taken > most else "")
+
+
 def main(arguments: list[str]) -> str | None:
     """Run for these arguments; the text of an error, or None."""
     name, lesson = [*arguments, "", ""][:2]
@@ -129,7 +136,8 @@ def main(arguments: list[str]) -> str | None:
     notebook = nbformat.read(path, as_version=4)
     done = place_cells(notebook, exercise)
     path.write_text(canonical.text(notebook), encoding="utf-8")
-    print(f"Its three cells in notebooks/{path.name} are {done}. Next: make notebooks NB=notebooks/{path.name}")
+    print(f"Its three cells in notebooks/{path.name} are {done}. {room(notebook)}")
+    print(f"Next: make notebooks NB=notebooks/{path.name}")
     return None
 
 

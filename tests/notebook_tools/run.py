@@ -27,8 +27,13 @@ def execute(path: Path, timeout: int = 300) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+    return executed(notebook, path.parent, timeout)
+
+
+def executed(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 300) -> str:
+    """Run a notebook without outputs in that folder, and return the canonical text."""
     client = NotebookClient(
-        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}},
+        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
         record_timing=False, store_widget_state=False, coalesce_streams=True)
     return canonical.text(client.execute())
 
