@@ -151,7 +151,10 @@ def test_what_is_written_wrongly_is_named():
     ("See [the *note*](https://x.y/z) on **blocks**:\n\n| a | b |\n|---|---|\n| 1 | 2 |", "See the note on blocks:"),
     ("<details><summary>Q</summary>\nA</details>\n\nUse `numel()`.", "Use numel()."),
     (r"With $$ \frac{1}{2}\left(a + b\right) $$ in 2 * 3 * 4.", "With 1/2 (a + b ) in 2 * 3 * 4."),
-    ("- one\n- two", "- one\n\n- two"), ("```python\nx = 1\n```\nAfter.", "After.")])
+    (r"$\frac{W}{\lVert W \rVert_{\text{row}}} 2^{\,e - p} \frac1{2n}$ before `<s>`",
+     "W/(‖ W ‖_row) 2^(e - p) 1/(2n) before <s>"),
+    ("$0.91 in place of $1.40", "$0.91 in place of $1.40"), ("- one\n- two", "- one\n\n- two"),
+    ("```python\nx = 1\n```\nAfter.", "After.")])
 def test_markdown_is_said_without_its_marks(markdown, said):
     assert spoken.plain(markdown) == said
 

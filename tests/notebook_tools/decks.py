@@ -43,6 +43,7 @@ PAUSES = {"title": 20, "before": 75, "question": 10, "picture": 30, "predict": 7
           "build": 0, "exercises": 0, "beliefs": 75, "recap": 15}
 MARKED = ("question", "picture", "predict", "reveal", "proof", "build")
 ASKING, CELL, FOLDED = 30, 33, 16
+ANSWER = re.compile(r"<details><summary>(.+?)</summary>\s*(.+?)</details>", re.DOTALL)
 WORDS_A_MINUTE = 130
 
 
@@ -216,6 +217,9 @@ def _add(slide: Slide, part: list[Piece]) -> None:
         if words or not piece.text or piece.zone != "lesson":
             slide.script.append(words or piece.cell)
         slide.more += sum(60 * int(m) for m in re.findall(r"· (\d+) min$", piece.heading) if piece.zone == "lesson")
+        folded = [spoken.plain(f"{asked}\n{answer}" if "?" in asked or "." in asked else answer.replace("<br>", ""))
+                  for asked, answer in ANSWER.findall(piece.text if piece.zone == "lesson" else "")]
+        slide.notes += [("Answers", folded)] if folded else []
 
 
 def mistakes(task, most: int = 3) -> list[tuple[str, list[str]]]:
