@@ -33,8 +33,8 @@ BROKEN = "[...document.images].filter(image => image.loading !== 'lazy' && !imag
 # Of the same tokens in the same kind of box, which are most of a lesson's elements, one stays to be judged.
 FEW_TOKENS = """() => {
   const kept = new Set();
-  for (const token of document.querySelectorAll(".highlight span[class]")) {
-    const kind = token.className + token.closest(".highlight").parentElement.className;
+  for (const token of [...document.querySelectorAll(".highlight span[class], .sig span[class]")].reverse()) {
+    const kind = token.className + token.closest(".highlight, .sig").parentElement.className;
     if (token.childElementCount === 0 && kept.has(kind)) token.replaceWith(token.textContent);
     kept.add(kind);
   }
@@ -59,6 +59,11 @@ FEW_TEXTS = """() => {
   texts.forEach((element, i) => {
     if (!kept.has(looks[i])) return kept.add(looks[i]);
     for (const node of [...element.childNodes]) if (node.nodeType === 3) node.remove();
+    for (let empty = element; !empty.textContent.trim() && !empty.querySelector("img, svg, input, button");) {
+      const above = empty.parentElement;
+      empty.remove();
+      empty = above;
+    }
   });
 }"""
 RUN = """async ([theme, options]) => {
@@ -182,6 +187,7 @@ def test_every_page_reads_without_a_network_in_both_themes_and_on_a_phone(site, 
         else:
             judge(tab, path)
     tab.evaluate("(all) => { document.querySelector('article').innerHTML = all }", "\n".join(articles))
+    tab.evaluate("dispatchEvent(new Event('resize'))")
     judge(tab, path)  # the modules' pages have one frame, and are judged in it together
 
 

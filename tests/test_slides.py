@@ -8,7 +8,7 @@ import warnings
 import browser
 import nbformat
 import pytest
-from notebook_tools import decks, rules, slides, spoken
+from notebook_tools import decks, slides, spoken
 
 from helpers.exercises import registry
 
@@ -66,8 +66,7 @@ def shown(slide: decks.Slide, deck: decks.Deck) -> str:
 def test_every_deck_file_has_its_lesson_and_every_lesson_its_deck():
     files = {path.stem for path in decks.FOLDER.glob("*.yml")}
     assert files == {path.name[:2] for path in LESSONS}, "a deck file without a notebook"
-    there = {path.name[:2] for path in (decks.ROOT / "notebooks").glob("*.ipynb")}
-    assert files == there - set(rules.WORKBOOKS), (  # a workbook is worked through, not presented
+    assert files == {path.name[:2] for path in (decks.ROOT / "notebooks").glob("*.ipynb")}, (
         "a lesson without a deck: write slides/NN.yml, as notebook_tools/decks.py says")
 
 
