@@ -38,6 +38,7 @@ SLOW = (
     "tests/test_slides.py",
     "tests/test_lesson_11.py",
     "tests/test_make.py",
+    "tests/test_editions.py",
     "tests/test_notebook_tools.py",
     "tests/test_experiments.py",
     "tests/test_tuning.py",

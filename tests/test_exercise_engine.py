@@ -262,7 +262,8 @@ def test_tensors():
     x = torch.tensor([[1.0, 2.0, -3.0], [0.5, 4.0, 7.0]])
     exercise = replace(DOUBLE, solution=same, mistakes=(), cases=((x,),))
     assert examine(exercise, lambda x: x.clone()).status == "correct"
-    assert examine(exercise, lambda x: x).status == "aliased"
+    aliased = examine(exercise, lambda x: x)
+    assert aliased.status == "aliased" and [name for name, _ in aliased.details] == ["input"]
     assert examine(exercise, lambda x: x.view(2, 3)).status == "aliased"
     assert examine(exercise, lambda x: x.mul_(2)).status == "mutated"
     assert examine(exercise, lambda x: x * 2).rung == "scale"
@@ -395,6 +396,11 @@ def test_nothing_escapes(function, said, capsys):
 
 def test_an_exercise_may_give_less_time():
     assert "still running" in repr(examine(replace(DOUBLE, seconds=0.1), lambda numbers, factor: busy(4)))
+
+
+def test_an_error_is_shown_with_its_line_and_what_was_expected():
+    assert [name for name, _ in examine(DOUBLE, raises).details] == ["input", "raised", "at", "expected"]
+    assert examine(DOUBLE, raises).details[3] == ("expected", "[3, 6, -15]")
 
 
 def test_huge_answers_are_shown_short():

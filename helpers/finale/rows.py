@@ -31,8 +31,7 @@ def read(source: str | Path | Source, strict: bool = True) -> list[Any]:
     its files (`configs:`) decides instead, through `datasets.load_dataset`. What the hub has is downloaded once.
     strict: a byte that is not UTF-8 is an error; else its row is read, with half a character in the byte's place
     (Python's `surrogateescape`), by which `to_conversations` tells the row.
-    Raises RowsError for what is not there or cannot be read, naming the file and the line; HubError if the hub cannot be
-    reached.
+    Raises RowsError for what is not there or cannot be read, with file and line; HubError if the hub cannot be reached.
     """
     if isinstance(source, str | Path) and Path(source).expanduser().exists():
         path = Path(source).expanduser()

@@ -61,7 +61,7 @@ class Slide:
 
     @property
     def cells(self) -> list[NotebookNode]:
-        return [part for part in self.script if not isinstance(part, str)]
+        return [part for part in self.script if not isinstance(part, str) and part.cell_type == "code"]
 
     @property
     def pauses(self) -> float:
@@ -133,7 +133,8 @@ def read(path: Path, specs: list[dict] | None = None) -> Deck:
             raise ValueError(f"{file.name}: the slide after cell {cell.id} stands before it in the notebook")
     slides = []
     for (kind, cell, spec), start, end in zip(marked, starts, [*starts[1:], len(parts)], strict=True):
-        part = [piece for piece in parts[start:end] if piece.zone == "lesson"]
+        part = [piece for piece in parts[start:end]
+                if piece.zone == "lesson" or piece.heading.startswith("★") and piece.cell.id not in taken]
         slides.append(_slide(kind, cell, spec, part if kind != "build" else [], notebook))
         if kind == "build" and slides[:-1]:  # what follows an exercise belongs to the slide before it
             _add(slides[-2], part)
@@ -209,10 +210,12 @@ def _slide(kind: str, cell: NotebookNode, spec: dict, part: list[Piece], noteboo
 
 
 def _add(slide: Slide, part: list[Piece]) -> None:
-    """Words and code cells of a part of the lesson, to a slide's notes."""
-    slide.script += [spoken.plain(piece.text) if piece.text else piece.cell for piece in part
-                     if not piece.text or spoken.plain(piece.text)]
-    slide.more += sum(60 * int(m) for piece in part for m in re.findall(r"· (\d+) min$", piece.heading))
+    """Words and code cells of a part of the lesson, to a slide's notes; an exercise only where it stands."""
+    for piece in part:
+        words = spoken.plain(piece.text) if piece.zone == "lesson" else ""
+        if words or not piece.text or piece.zone != "lesson":
+            slide.script.append(words or piece.cell)
+        slide.more += sum(60 * int(m) for m in re.findall(r"· (\d+) min$", piece.heading) if piece.zone == "lesson")
 
 
 def mistakes(task, most: int = 3) -> list[tuple[str, list[str]]]:
@@ -242,14 +245,14 @@ def _opening(notebook: NotebookNode, parts: list[Piece]) -> list[Slide]:
 
 def _closing(notebook: NotebookNode, slides: list[Slide]) -> list[Slide]:
     built = {slide.cell.id for slide in slides if slide.kind == "build"}
-    tasks = [cell for cell in notebook.cells if cell.cell_type == "markdown" and cell.source.startswith("### ★")
-             and cell.id not in built]
-    found = []
-    if tasks:
-        known = [exercise(cell, notebook) for cell in tasks]
-        notes = [note for task in known for note in mistakes(task)]
-        body = "\n".join(f"- {task.head}" for task in known)
-        found.append(Slide("exercises", "Exercises", tasks[0], body=body, notes=notes))
+    found, heads, notes = [], [], []
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "markdown" and cell.id not in built):
+        for task in (task for task in re.split(r"(?m)^(?=##+ )", cell.source) if task.startswith("### ★")):
+            heads.append(task.split("\n")[0].removeprefix("### "))
+            checked = cell.source.startswith("### ★")  # a stub and its check follow
+            notes += mistakes(exercise(cell, notebook)) if checked else [(heads[-1], [spoken.plain(task)])]
+    if heads:
+        found.append(Slide("exercises", "Exercises", body="\n".join(f"- {head}" for head in heads), notes=notes))
     text = "\n\n".join(cell.source for cell in notebook.cells[-3:] if cell.cell_type == "markdown")
     beliefs = re.search(r"^## Common beliefs[^\n]*\n+\|[^\n]*\n\|[-|]+\n((?:\|.*\n?)+)", text, re.MULTILINE)
     if beliefs:

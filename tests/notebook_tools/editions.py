@@ -34,6 +34,7 @@ ASKS = re.compile(r",\s+(?:then|and) `?solution\(\"\w+\"\)`?(?: shows how we wou
 NOTES = {"student": "**Student edition.** Predict, run, then read on: no output in this copy answers a prediction.",
          "teacher": "**Teacher edition.** The stubs hold the solutions, and all has been run; behind each exercise "
                     "stands, folded, which mistakes to expect and what to say. Not for students."}
+SECONDS = 1800  # for a cell: a teacher's machine may be slow
 CARDS = ({"predict"}, {"check"})  # a cell that calls nothing else shows what to do
 
 
@@ -45,7 +46,7 @@ def stubs(tree: ast.Module) -> list[Exercise]:
 
 def called(cell: NotebookNode) -> set[str]:
     """The last names of all functions that a code cell calls."""
-    return {source.dotted(node.func).split(".")[-1] for node in ast.walk(source.parse(cell.source))
+    return {source.dotted(node.func).split(".")[-1] for node in ast.walk(_tree(cell.source))
             if isinstance(node, ast.Call)}
 
 
@@ -70,7 +71,7 @@ def teacher(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type != "code":
             continue
         cell.outputs, cell.execution_count = [], None
-        found = stubs(source.parse(cell.source))
+        found = stubs(_tree(cell.source))
         if found:
             cell.source = "\n\n\n".join(exercise.source.rstrip() for exercise in found)
         for name in re.findall(r"^check\((\w+)\)", cell.source, re.MULTILINE):
@@ -101,7 +102,7 @@ def leaks(notebook: NotebookNode) -> list[str]:
             continue
         calls = called(cell)
         predicted = predicted or "predict" in calls
-        for node in source.parse(cell.source).body:
+        for node in _tree(cell.source).body:
             if isinstance(node, ast.FunctionDef) and (name := answers.get(ast.dump(_body(ast.unparse(node))))):
                 found.append(f"cell {number} holds the solution of {name}")
         for output in cell.outputs:
@@ -111,6 +112,12 @@ def leaks(notebook: NotebookNode) -> list[str]:
             found += [f"cell {number} prints the solution of {name}" for name, (text_of_it, _) in solutions.items()
                       if text_of_it in text]
     return found
+
+
+@cache
+def _tree(text: str) -> ast.Module:
+    """The syntax tree of a cell, which nobody may change."""
+    return source.parse(text)
 
 
 def _begun(notebook: NotebookNode, edition: str) -> NotebookNode:
@@ -170,7 +177,7 @@ def main(arguments: list[str] | None = None, folder: Path = ROOT / "build" / "ed
     for path in [] if options.no_teacher else options.notebooks:
         start = time.monotonic()
         try:
-            content = run.executed(teacher(nbformat.read(path, as_version=4)), path.parent)
+            content = run.executed(teacher(nbformat.read(path, as_version=4)), path.parent, SECONDS)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             print(f"{path}: a cell failed with the solutions in place; not written.\n{error}", file=sys.stderr)
             failed += 1

@@ -31,10 +31,16 @@ WITHOUT_GPU = "nothing here needs one. Should the machine fail, show the slides:
 
 
 def build(folder: Path = OUT, names: list[str] | None = None) -> list[Deck]:
-    """Write and build the decks (those whose lesson is in `names`, or all) into `folder`; RuntimeError on a warning."""
+    """Write and build the decks (those whose lesson is in `names`, or all) into `folder`, which is emptied first.
+
+    RuntimeError if Sphinx warns; ValueError names what is wrong in a deck file, or a lesson without one.
+    """
     from sphinx.application import Sphinx
 
     found = [decks.read(path) for path in decks.lessons() if not names or path.name[:2] in names]
+    if not found:
+        raise ValueError(f"no deck of {', '.join(names or ['any lesson'])}: slides/ has "
+                         + ", ".join(path.stem for path in sorted(decks.FOLDER.glob("*.yml"))))
     source = folder / ".sources"
     shutil.rmtree(folder, ignore_errors=True)
     source.mkdir(parents=True)
@@ -136,8 +142,11 @@ def notes_html(slide: Slide, deck: Deck) -> str:
     for part in slide.script:
         if isinstance(part, str):
             parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in part.split("\n\n")]
-        else:
+        elif part.cell_type == "code":
             parts.append(f"<p><b>▶ In [{part.execution_count}]</b></p>")
+        else:
+            head = part.source.split("\n")[0].lstrip("# ")
+            parts.append(f"<p><b>▷ Here, or at the end:</b> {html.escape(head)}</p>")
     for name, texts in slide.notes:
         if len(texts) > 1 or "\n\n" in "".join(texts):
             items = "".join(f"<li>{_inline(text)}</li>" for text in texts)
@@ -145,7 +154,9 @@ def notes_html(slide: Slide, deck: Deck) -> str:
         elif texts:
             parts.append(f"<p><b>{html.escape(name)}:</b> {_inline(texts[0])}</p>")
     if slide.kind == "title":
-        parts.append(f"<p><b>Without a GPU:</b> {html.escape(slide.spec.get('gpu', WITHOUT_GPU))}</p>")
+        told = [str(n) for n, other in enumerate(deck.slides, start=1) if "gpu" in other.spec]
+        instead = f"the notes of slides {', '.join(told)} say what to show." if told else WITHOUT_GPU
+        parts.append(f"<p><b>Without a GPU:</b> {instead}</p>")
     return "\n".join(parts)
 
 

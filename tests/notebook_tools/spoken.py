@@ -31,4 +31,4 @@ def tex(formula: str) -> str:
     """A formula on one line, in plain characters."""
     for pattern, new in TEX:
         formula = re.sub(pattern, new, formula)
-    return " ".join(formula.split())
+    return re.sub(r"\((\w+)\)/\((\w+)\)", r"\1/\2", " ".join(formula.split()))
