@@ -138,26 +138,31 @@ def code(text: str, language: str) -> str:
 
 def notes_html(slide: Slide, deck: Deck) -> str:
     """A slide's notes for the speaker view: the clock, what to say, what to ask, what to expect."""
-    parts = [f"<p><b>{clock(slide, deck)}</b></p>"]
+    parts, looked = [f"<p><b>{clock(slide, deck)}</b></p>"], False
+    asked = [note for note in slide.notes if note[0] == "Ask"]
     for part in slide.script:
         if isinstance(part, str):
+            parts += [_note(*asked.pop())] if looked and asked else []  # before the words that answer it
             parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in part.split("\n\n")]
         elif part.cell_type == "code":
             parts.append(f"<p><b>▶ In [{part.execution_count}]</b></p>")
+            looked = looked or part is slide.cell
         else:
             head = part.source.split("\n")[0].lstrip("# ")
             parts.append(f"<p><b>▷ Here, or at the end:</b> {html.escape(head)}</p>")
-    for name, texts in slide.notes:
-        if len(texts) > 1 or "\n\n" in "".join(texts):
-            items = "".join(f"<li>{_inline(text)}</li>" for text in texts)
-            parts.append(f"<p><b>{html.escape(name)}:</b></p><ul>{items}</ul>")
-        elif texts:
-            parts.append(f"<p><b>{html.escape(name)}:</b> {_inline(texts[0])}</p>")
+    parts += [_note(*note) for note in [*asked, *(other for other in slide.notes if other[0] != "Ask")] if note[1]]
     if slide.kind == "title":
         told = [str(n) for n, other in enumerate(deck.slides, start=1) if "gpu" in other.spec]
         instead = f"the notes of slides {', '.join(told)} say what to show." if told else WITHOUT_GPU
         parts.append(f"<p><b>Without a GPU:</b> {instead}</p>")
     return "\n".join(parts)
+
+
+def _note(name: str, texts: list[str]) -> str:
+    if len(texts) > 1 or "\n\n" in "".join(texts):
+        items = "".join(f"<li>{_inline(text)}</li>" for text in texts)
+        return f"<p><b>{html.escape(name)}:</b></p><ul>{items}</ul>"
+    return f"<p><b>{html.escape(name)}:</b> {_inline(texts[0])}</p>"
 
 
 def clock(slide: Slide, deck: Deck) -> str:
