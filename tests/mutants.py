@@ -7,9 +7,9 @@ the function. What survives is printed as a difference; tests/survivors.md says 
 
 The mutants themselves are run here: mutmut calls pytest anew for each, which takes seconds. One process imports
 everything and collects the tests once; of it a child is made for each mutant, which runs the tests that reach it until
-one fails: first the one that killed the latest mutant of that function, then the shortest. All 7,000 take about an hour
-on one core; SAMPLE=60 takes so many of each module, evenly spread. CHILDREN=1 leaves a core for other work. Needs fork:
-not on Windows.
+one fails: first the one that killed the latest mutant of that function, then the shortest. A quarter of a second each
+where tests are short (the ladder's 1,325 took 338 s of CPU). SAMPLE=60 takes so many of each module, evenly spread.
+CHILDREN=1 leaves a core for other work. Needs fork: not on Windows.
 """
 
 from __future__ import annotations

@@ -32,4 +32,4 @@ def tracked_files() -> list[Path]:
 def test_checkout_is_small():
     sizes = {path: path.stat().st_size for path in tracked_files()}
     assert len(sizes) > 10
-    assert sum(sizes.values()) < 10 * MEGABYTE, sorted(sizes.items(), key=lambda item: -item[1])[:5]
+    assert sum(sizes.values()) < 12 * MEGABYTE, sorted(sizes.items(), key=lambda item: -item[1])[:5]

@@ -119,7 +119,7 @@ def test_what_cannot_be_made_is_named_and_the_rest_is_made(tmp_path, monkeypatch
     nbformat.write(new_notebook(cells=[new_markdown_cell("# A lesson")]), good)
     nbformat.write(new_notebook(cells=[new_markdown_cell("# A lesson"), new_code_cell('solution("x")')]), telling)
 
-    def fail(notebook, folder):
+    def fail(notebook, folder, seconds):
         raise editions.DeadKernelError("the kernel died")
 
     monkeypatch.setattr(run, "executed", fail)

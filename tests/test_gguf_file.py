@@ -10,8 +10,8 @@ import pytest
 import torch
 from families import family_tokenizer
 from gguf import GGUFReader
-from standins import write_llama2_tokenizer
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from helpers import ggml
 from helpers.finale import gguf_file
@@ -131,8 +131,10 @@ def test_a_byte_level_vocabulary_goes_with_its_merges_its_rule_and_its_template(
 
 
 def test_byte_tokens_of_llama_2_are_told_as_bytes(tmp_path):
-    write_llama2_tokenizer(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), "▁", "a"]
+    tokens = Tokenizer(models.BPE({word: n for n, word in enumerate(words)}, [], unk_token="<unk>", byte_fallback=True))
+    tokens.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     path = gguf_file.write(small(len(tokenizer)), tokenizer, tmp_path / "llama.gguf")
     fields = GGUFReader(path).fields
     kinds, tokens = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("token_type", "tokens"))

@@ -14,6 +14,7 @@ from helpers import experiments
 from helpers.codebooks import NF4
 from helpers.experiments import laptop_formats as formats
 from helpers.experiments import laptop_weights as weights
+from helpers.experiments import methods
 from helpers.finale import laptop
 from helpers.finale.hub import HubError
 from helpers.quantization import quantize
@@ -58,6 +59,20 @@ def test_a_sample_read_again(model_and_tokenizer):
     kept = next(p for p in FORMATS["points"] if (p["case"], p["sample"]) == ("NF4 b64", 2))
     assert bits == kept["bits"] == 4.5
     assert losses == pytest.approx(kept["losses"][:4], abs=0.002)
+
+
+def test_a_method_measured_again(model_and_tokenizer):
+    """NVFP4 on the first two of the 24 windows."""
+    model, tokenizer = model_and_tokenizer
+    layers = formats.linears(model)
+    original = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    method = next(method for method in methods.methods(methods.LAPTOP.r) if method.name == "NVFP4")
+    with torch.no_grad():
+        bits = methods.put(layers, original, None, method)
+    losses = formats.losses(model, formats.windows(tokenizer)[0][:2])
+    formats.store(layers, original, formats.CASES[0])
+    kept = next(p for p in experiments.read("laptop_methods")["points"] if p["case"] == "NVFP4")
+    assert round(bits, 4) == kept["bits"] and losses == pytest.approx(kept["losses"][:2], abs=0.002)
 
 
 # ---- what the records hold

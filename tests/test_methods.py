@@ -14,19 +14,26 @@ from helpers.calibration import collect_inputs
 from helpers.experiments import laptop_formats, methods
 from helpers.pocket import evaluate, load_pocket, world
 
-RECORD = experiments.read("methods")
+RECORD, REAL = experiments.read("methods"), experiments.read("laptop_methods")
 NAMES = [method.name for method in methods.methods(4)]
 CALIBRATED = [method.name for method in methods.methods(4) if method.calibrated]
 
 
-def test_every_method_is_there_with_all_its_draws():
-    assert methods.complete(RECORD, methods.POCKET.r) == NAMES and len(NAMES) == 22
-    found = sorted((point["case"], point["draw"]) for point in RECORD["points"])
+@pytest.mark.parametrize("record, ground, rows", [(RECORD, methods.POCKET, 400), (REAL, methods.LAPTOP, 24)])
+def test_every_method_is_there_with_all_its_draws(record, ground, rows):
+    assert methods.complete(record, ground.r) == NAMES and len(NAMES) == 22
+    found = sorted((point["case"], point["draw"]) for point in record["points"])
     assert found == sorted((name, draw) for name in NAMES
                            for draw in range(methods.DRAWS if name in CALIBRATED else 1))
-    assert {len(point["losses"]) for point in RECORD["points"]} == {400}
-    assert all(math.isfinite(value) and value > 0 for point in RECORD["points"] for value in point["losses"])
-    assert {"torch", "transformers"} <= set(RECORD["made_with"]) and RECORD["model"] == "the pocket Llama"
+    assert {len(point["losses"]) for point in record["points"]} == {rows}
+    assert all(math.isfinite(value) and value > 0 for point in record["points"] for value in point["losses"])
+    assert {"torch", "transformers"} <= set(record["made_with"])
+
+
+def test_the_records_say_of_what_they_are():
+    assert RECORD["model"] == "the pocket Llama"
+    assert {name: REAL[name] for name in ("model", "text", "calibrated_on")} == {
+        name: value for name, value in methods.LAPTOP.origin().items() if name != "origin"}
 
 
 def test_the_draws_are_disjoint_from_each_other_and_from_what_is_scored():
@@ -95,3 +102,19 @@ def test_what_the_lesson_says_of_the_record():
         assert abs(draw / mean["int3"] - 1) < 0.05
     for draw in loss["int3 GPTQ"][2]:
         assert 0.28 < 1 - draw / mean["int3"] < 0.35
+
+
+def test_what_the_lesson_says_of_smollm2():
+    loss = {name: methods.excess(REAL, name) for name in NAMES}
+    mean = {name: found[0] for name, found in loss.items()}
+    for draw in range(methods.DRAWS):
+        assert 1 - loss["int4 AWQ"][2][draw] / mean["int4"] > 2 / 3
+        assert loss["int4 AWQ"][2][draw] < loss["int4 GPTQ"][2][draw]
+        assert 0.35 < 1 - loss["NF4 AWQ"][2][draw] / mean["NF4"] < 0.45
+        assert 0.3 < 1 - loss["int3, 1 % salient kept"][2][draw] / mean["int3"] < 0.37
+        assert 1 - loss["int3, 1 % random kept"][2][draw] / mean["int3"] < 0.03
+        assert 0.7 < 1 - loss["NF4 + weighted SVD"][2][draw] / mean["NF4"] < 0.75
+    ahead = [a < b for a, b in zip(loss["NF4 AWQ"][2], loss["NF4 GPTQ"][2], strict=True)]
+    assert any(ahead) and not all(ahead)
+    assert abs(mean["NF4"] - mean["NVFP4"]) < loss["NVFP4"][1] and mean["MXFP4"] > 2 * mean["NF4"]
+    assert all(0.8 * mean["NF4"] < mean[name] < mean["NF4"] for name in ("NF4 + SVD", "NF4 + LoftQ", "NF4 + PiSSA"))

@@ -171,6 +171,8 @@ BAD += [
     ("no_marks", lambda nb, code: code[1].outputs.append(out(text="FIXME: 3 rows\n"))),
     ("no_marks", lambda nb, code: code[1].outputs.append(out(text_html="<b>@name@</b>"))),
     ("no_marks", lambda nb, code: code[2].outputs[0].metadata["image/png"].update(alt="XXX")),
+    ("outcomes", lambda nb, code: set_source(code[1], 'outcome("bits", 4)\nprint("four")')),
+    ("outcomes", lambda nb, code: set_source(code[1], 'answer = outcome("bits", 4)')),
     ("nothing_twice", lambda nb, code: set_source(code[1], "total = sum(all_values)\n" * 2)),
     ("nothing_twice", lambda nb, code: set_source(code[1], "if x:" + "\n    print(total, of_what)" * 2)),
     ("nothing_twice", lambda nb, code: set_source(code[1], LOOP + LOOP.replace("1, 2", "1, 2, 3"))),

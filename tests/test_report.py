@@ -89,9 +89,9 @@ def test_a_long_answer_is_shortened_and_a_missing_fact_is_an_error(tmp_path):
 
 
 def test_curves_say_where_the_held_out_loss_was_least():
-    assert report.curves(HISTORY)[1].endswith("from 1.50 to 1.20, still about its least.")
+    assert report.curves(HISTORY)[1].endswith("from 1.5 to 1.2, still about its least.")
     risen = [*HISTORY, {"step": 30, "loss": 0.1}, {"step": 30, "eval_loss": 2.0}]
-    assert "least at step 20 (1.20), so fewer epochs" in report.curves(risen)[1]
+    assert "least at step 20 (1.2), so fewer epochs" in report.curves(risen)[1]
     with pytest.raises(ValueError, match="no loss of the held-out rows"):
         report.curves(HISTORY[:2])
 

@@ -102,7 +102,7 @@ def test_a_card_that_names_files_that_are_not_there(tmp_path, monkeypatch):
     ("a.json", b'[{"text": "x"},\n]', r"a.json, line [12]"),
     ("a.json", b"[" * 100_000, r"a.json, line 1"),
     ("a.jsonl", '{"text": "x"}\n{"text": "Gr\u00fc\u00dfe"}'.encode("latin-1"), r"not in UTF-8: line 2 .*0xFC"),
-    ("a.csv", "text\nx".encode("utf-16"), "not in UTF-8: line 1"),
+    ("a.csv", "text\nx".encode("utf-16"), "a.csv is in UTF-16"),
     ("a.csv", b'text\n"x', "is not CSV"), ("a.csv", b"text\na, b\n", "row 1 has more fields"),
     ("a.csv", b"text\n", "holds no rows"), ("a.json", b"[]", "holds no rows"),
     ("a.jsonl", b" \n", "is empty"), ("a.csv", b"", "is empty"), ("a.txt", b"x", r"ends in \.txt.*\.jsonl"),

@@ -23,7 +23,7 @@ from helpers.pocket.train import Batch, question_batches, train
 
 FOLDER = pathlib.Path(__file__).parent
 NAMES = ("ranks", "family", "forgetting", "recovery")
-LAPTOP = ("laptop_formats", "laptop_weights", "laptop_ranks", "laptop_recovery", "laptop_tuning", "levers")
+LAPTOP = ("laptop_formats", "laptop_weights", "laptop_ranks", "laptop_recovery", "laptop_tuning", "levers", "methods")
 TUNING = ("tuning", "pathologies", "rlhf")  # lesson 12's, which run themselves as the laptop's do
 SEEDS = (0, 1, 2)
 STEPS = 100

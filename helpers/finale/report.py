@@ -58,9 +58,9 @@ def curves(history: Sequence[Mapping[str, Any]]) -> tuple[Figure, str]:
     held_out = lines["held-out rows"]
     step, least = min(held_out, key=lambda point: point[1])
     rise = held_out[-1][1] / least
-    ends = [f"from {points[0][1]:.2f} to {points[-1][1]:.2f}" for points in lines.values()]
+    ends = [f"from {points[0][1]:.2g} to {points[-1][1]:.2g}" for points in lines.values()]
     told = f"Loss over {held_out[-1][0]:,} steps. On the training rows it went {ends[0]}, on held-out rows {ends[1]}"
-    return fig, told + (f"; it was least at step {step:,} ({least:.2f}), so fewer epochs would do." if rise > 1.05
+    return fig, told + (f"; it was least at step {step:,} ({least:.2g}), so fewer epochs would do." if rise > 1.05
                         else ", still about its least.")
 
 

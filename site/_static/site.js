@@ -1,6 +1,6 @@
 // What scrolls sideways can be reached by the keyboard.
 function reach() {
-  for (const box of document.querySelectorAll("pre, .table-wrapper, .output, mjx-container[display]"))
+  for (const box of document.querySelectorAll("pre, .table-wrapper, .output, .output [style*='overflow'], mjx-container[display]"))
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
 }
 addEventListener("load", () => (window.MathJax?.startup?.promise ?? Promise.resolve()).then(reach));

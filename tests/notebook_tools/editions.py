@@ -34,6 +34,7 @@ ASKS = re.compile(r",\s+(?:then|and) `?solution\(\"\w+\"\)`?(?: shows how we wou
 NOTES = {"student": "**Student edition.** Predict, run, then read on: no output in this copy answers a prediction.",
          "teacher": "**Teacher edition.** The stubs hold the solutions, and all has been run; behind each exercise "
                     "stands, folded, which mistakes to expect and what to say. Not for students."}
+SECONDS = 1800  # for a cell: a teacher's machine may be slow
 CARDS = ({"predict"}, {"check"})  # a cell that calls nothing else shows what to do
 
 
@@ -176,7 +177,7 @@ def main(arguments: list[str] | None = None, folder: Path = ROOT / "build" / "ed
     for path in [] if options.no_teacher else options.notebooks:
         start = time.monotonic()
         try:
-            content = run.executed(teacher(nbformat.read(path, as_version=4)), path.parent)
+            content = run.executed(teacher(nbformat.read(path, as_version=4)), path.parent, SECONDS)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             print(f"{path}: a cell failed with the solutions in place; not written.\n{error}", file=sys.stderr)
             failed += 1

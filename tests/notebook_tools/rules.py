@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import re
@@ -154,6 +155,17 @@ def executed(notebook: NotebookNode, path: Path) -> Iterator[str]:
                 yield f"cell {cell.id} ended in {output.get('ename')}: catch it and print what a reader should see"
 
 
+def outcomes(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """Every `outcome(...)` is seen: the notebook shows the value of a cell's last line, and of no other."""
+    for cell in code_cells(notebook):
+        tree = source.parse(cell.source)
+        calls = [node for node in ast.walk(tree)
+                 if isinstance(node, ast.Call) and source.dotted(node.func) == "outcome"]
+        last = tree.body[-1] if tree.body else None
+        if len(calls) > (isinstance(last, ast.Expr) and last.value in calls):
+            yield f"cell {cell.id}: nobody sees this outcome, put it on the cell's last line"
+
+
 def nbval_marks(notebook: NotebookNode, path: Path) -> Iterator[str]:
     """No cell is skipped; where an output is not compared, the next code cell asserts what must hold."""
     cells = code_cells(notebook)
@@ -275,8 +287,8 @@ def nothing_twice(notebook: NotebookNode, path: Path) -> Iterator[str]:
 
 
 RULES = (
-    setup_cell, first_cell, place, recall, time_on_the_card, exercises, executed, nbval_marks, clean_text, images,
-    still, metadata, folded, safe_code, in_helpers, no_marks, nothing_twice)
+    setup_cell, first_cell, place, recall, time_on_the_card, exercises, executed, outcomes, nbval_marks, clean_text,
+    images, still, metadata, folded, safe_code, in_helpers, no_marks, nothing_twice)
 ADVICE = (anatomy, cell_length, frame)
 
 
