@@ -15,8 +15,8 @@ from helpers.exercises import registry
 LESSONS = decks.lessons()
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 SIZE = (960, 700)
-# The same figure as the answer, about something else: a hundred additions, scales of 32 bits, another training's 95 %.
-COINCIDENCES = {("01", "100"), ("05", "32"), ("06", "95")}
+# The same figure as the answer, about something else: a hundred additions, scales of 32 bits, 95 %, 20 vectors.
+COINCIDENCES = {("01", "100"), ("05", "32"), ("06", "95"), ("08", "20")}
 LOOK = """() => {
   const slide = Reveal.getCurrentSlide(), edge = slide.getBoundingClientRect(), scale = edge.width / 960, found = [];
   const title = slide.querySelector('h1, h2').innerText;

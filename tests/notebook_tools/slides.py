@@ -27,6 +27,7 @@ MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
 KEPT = ("revealjs/dist/reveal.css", "revealjs/dist/reveal.js", "revealjs/plugin/notes/notes.js",
         "revealjs/plugin/highlight/highlight.js", "deck.css", "theme.js", "tex-svg.js")
 COLUMNS = {"huge": 45, "large": 54, "medium": 61, "small": math.inf}  # of a block of code, by its type's size
+ASKED = ("Ask", "Wrong answers to expect")  # notes that stand where the class answers
 WITHOUT_GPU = "nothing here needs one. Should the machine fail, show the slides: they hold its outputs."
 
 
@@ -139,10 +140,12 @@ def code(text: str, language: str) -> str:
 def notes_html(slide: Slide, deck: Deck) -> str:
     """A slide's notes for the speaker view: the clock, what to say, what to ask, what to expect."""
     parts, looked = [f"<p><b>{clock(slide, deck)}</b></p>"], False
-    asked = [note for note in slide.notes if note[0] == "Ask"]
+    asked = [note for note in slide.notes if note[0] in ASKED and note[1]]
+    others = [note for note in slide.notes if note[0] not in ASKED and note[1]]
     for part in slide.script:
         if isinstance(part, str):
-            parts += [_note(*asked.pop())] if looked and asked else []  # before the words that answer it
+            while looked and asked:  # before the words that answer it
+                parts.append(_note(*asked.pop(0)))
             parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in part.split("\n\n")]
         elif part.cell_type == "code":
             parts.append(f"<p><b>▶ In [{part.execution_count}]</b></p>")
@@ -150,7 +153,7 @@ def notes_html(slide: Slide, deck: Deck) -> str:
         else:
             head = part.source.split("\n")[0].lstrip("# ")
             parts.append(f"<p><b>▷ Here, or at the end:</b> {html.escape(head)}</p>")
-    parts += [_note(*note) for note in [*asked, *(other for other in slide.notes if other[0] != "Ask")] if note[1]]
+    parts += [_note(*note) for note in [*asked, *others]]
     if slide.kind == "title":
         told = [str(n) for n, other in enumerate(deck.slides, start=1) if "gpu" in other.spec]
         instead = f"the notes of slides {', '.join(told)} say what to show." if told else WITHOUT_GPU
