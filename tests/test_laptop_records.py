@@ -14,7 +14,6 @@ from helpers import experiments
 from helpers.codebooks import NF4
 from helpers.experiments import laptop_formats as formats
 from helpers.experiments import laptop_weights as weights
-from helpers.experiments import methods
 from helpers.finale import laptop
 from helpers.finale.hub import HubError
 from helpers.quantization import quantize
@@ -61,20 +60,6 @@ def test_a_sample_read_again(model_and_tokenizer):
     assert losses == pytest.approx(kept["losses"][:4], abs=0.002)
 
 
-def test_a_method_measured_again(model_and_tokenizer):
-    """NVFP4 on the first two of the 24 windows."""
-    model, tokenizer = model_and_tokenizer
-    layers = formats.linears(model)
-    original = {name: layer.weight.detach().clone() for name, layer in layers.items()}
-    method = next(method for method in methods.methods(methods.LAPTOP.r) if method.name == "NVFP4")
-    with torch.no_grad():
-        bits = methods.put(layers, original, None, method)
-    losses = formats.losses(model, formats.windows(tokenizer)[0][:2])
-    formats.store(layers, original, formats.CASES[0])
-    kept = next(p for p in experiments.read("laptop_methods")["points"] if p["case"] == "NVFP4")
-    assert round(bits, 4) == kept["bits"] and losses == pytest.approx(kept["losses"][:2], abs=0.002)
-
-
 # ---- what the records hold
 
 def test_the_formats_are_those_of_the_code_and_the_text_is_the_one_that_was_read():
@@ -85,6 +70,13 @@ def test_the_formats_are_those_of_the_code_and_the_text_is_the_one_that_was_read
         assert len(point["losses"]) == formats.WINDOWS
         assert point["loss"] == pytest.approx(math.fsum(point["losses"]) / formats.WINDOWS, abs=1e-4)
     assert (Path(formats.__file__).parent / "laptop_formats.json").stat().st_size < 30_000
+
+
+def test_the_methods_read_the_same_windows():
+    """NF4 in blocks of 64 stands in both records: on the same 24 windows it costs the same."""
+    method = next(p for p in experiments.read("laptop_methods")["points"] if p["case"] == "NF4")
+    samples = {p["sample"]: p["losses"] for p in FORMATS["points"] if p["case"] == "NF4 b64"}
+    assert method["losses"] == pytest.approx([loss for sample in sorted(samples) for loss in samples[sample]], abs=2e-4)
 
 
 def test_the_ladder():
