@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jinja2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.finale import report
+from helpers.finale import data, report
 
+DATA = Path(data.__file__).parent
 HISTORY = [{"step": 5, "loss": 3.0}, {"step": 10, "loss": 1.0}, {"step": 10, "eval_loss": 1.5},
            {"step": 20, "loss": 0.4}, {"step": 20, "eval_loss": 1.2}, {"step": 20, "train_loss": 1.1}]
 FIGURE, TOLD = report.curves(HISTORY)
@@ -112,3 +115,12 @@ def test_memory_and_files(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"abc")
     assert report.files(tmp_path) == [("adapter/adapter_model.safetensors", "3 bytes"), ("model-Q8_0.gguf", "3 bytes")]
+
+
+def test_what_lesson_15_says_of_a_run_on_a_laptop_is_in_its_record():
+    record = json.loads((DATA / "laptop_run.json").read_text(encoding="utf-8"))
+    said = (DATA.parents[2] / "notebooks/15_your_own_fine_tune.ipynb").read_text(encoding="utf-8")
+    assert f"({record['minutes']:.0f} minutes on {({2: 'two'})[record['cores']]} cores" in said
+    assert record["after"]["right, word for word"] == 1 and "all 20 held-out answers came out right" in said
+    told = [10 * record[when]["ordinary questions answered"] for when in ("before", "after")]
+    assert told == [10, 4] and "of ten ordinary questions, all of which SmolLM2 had answered, it answered four" in said
