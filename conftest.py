@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import matplotlib
@@ -32,6 +33,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The slow files first: the processes then end together. Of the exercises, if some changed, only their lessons'."""
     items.sort(key=lambda item: selection.rank(relative(item.path)))
+    if not os.environ.get("WEEKLY"):
+        later = [item for item in items if selection.weekly(item.nodeid, config.args)]
+        if later:
+            items[:] = [item for item in items if item not in later]
+            config.hook.pytest_deselected(items=later)
     if config.changes is not None and (lessons := selection.lessons(config.changes)):
         from helpers.exercises import registry
 
@@ -51,6 +57,8 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     if config.changes is not None:
         terminalreporter.write_line(f"quick: {len(config.changes)} files differ from where this branch left "
                                     "(origin/)main; slow tests and notebooks of the others were left out.")
+    if not os.environ.get("WEEKLY"):
+        terminalreporter.write_line(f"Left to the weekly run (make test WEEKLY=1): {', '.join(selection.WEEKLY)}")
     skipped = {(report.nodeid, report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr))
                for report in terminalreporter.stats.get("skipped", [])}
     for name, reason in sorted(skipped):

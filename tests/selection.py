@@ -53,6 +53,20 @@ SLOW = (
     "tests/test_corpus.py",
 )
 
+# What measures long records again, or guards what changes seldom, by the beginning of its node id: `make test WEEKLY=1`
+# and the hosted tests of every Monday run it, and whoever names its file. So `make test` stays below 20 minutes.
+WEEKLY = (
+    "tests/test_gpu_script.py::test_the_whole_script", "tests/test_gpu_script.py::test_a_job_that_fails",
+    "tests/test_laptop_ladders.py::test_first_steps_again", "tests/test_laptop_tuning.py::test_first_steps_again",
+    "tests/test_editions.py::test_the_shortest_lesson",
+)
+
+
+def weekly(nodeid: str, named: Iterable[str]) -> bool:
+    """Whether a test is left to the weekly run: not if its file, or it, is among the arguments of pytest."""
+    file = nodeid.split("::")[0]
+    return nodeid.startswith(WEEKLY) and not any(file in name for name in named)
+
 
 def changed() -> set[str]:
     """The files that differ from where this branch left main, committed or not, and new ones; empty without git."""

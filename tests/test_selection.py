@@ -58,3 +58,11 @@ def test_an_uncommitted_and_a_new_file_count_as_changed(tmp_path, monkeypatch):
     (tmp_path / "edited").write_text("2")
     (tmp_path / "new").write_text("2")
     assert selection.changed() == {"committed", "edited", "new"}
+
+
+def test_what_is_left_to_the_weekly_run_exists_and_is_run_by_whoever_names_it():
+    for name in selection.WEEKLY:
+        file, test = name.split("::")
+        assert f"def {test}" in (selection.ROOT / file).read_text(encoding="utf-8"), name
+        assert selection.weekly(f"{name}_x[1]", ["tests", "notebooks"]) and not selection.weekly(f"{name}_x", [file])
+    assert not selection.weekly("tests/test_gpu_script.py::test_another", ["tests"])
