@@ -58,7 +58,9 @@ SLOW = (
 WEEKLY = (
     "tests/test_gpu_script.py::test_the_whole_script", "tests/test_gpu_script.py::test_a_job_that_fails",
     "tests/test_laptop_ladders.py::test_first_steps_again", "tests/test_laptop_tuning.py::test_first_steps_again",
-    "tests/test_editions.py::test_the_shortest_lesson",
+    "tests/test_editions.py::test_the_shortest_lesson", "tests/test_parallel.py::test_a_process_that_hangs",
+    "tests/test_explorers_live_loss.py::test_strict_nbval", "tests/test_browser.py::test_in_lesson_00",
+    "tests/test_lesson_10.py::test_a_killed_run",
 )
 
 
