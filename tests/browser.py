@@ -20,6 +20,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import nbformat
 import pytest
@@ -123,9 +124,9 @@ class Lab:
             self.server.wait()
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One server and one browser for a module's tests."""
+@contextmanager
+def launched() -> Iterator:
+    """A headless Chromium of Playwright's; without one the test is skipped, and the end of the run says so."""
     from playwright.sync_api import sync_playwright
 
     path = chromium()
@@ -134,13 +135,22 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         warnings.warn(reason, stacklevel=1)
         pytest.skip(reason)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        lab = Lab(tmp_path_factory.mktemp("lab"), browser)
+        opened = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One server and one browser for a module's tests."""
+    with launched() as opened:
+        lab = Lab(tmp_path_factory.mktemp("lab"), opened)
         try:
             yield lab
         finally:
             lab.close()
-            browser.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -118,15 +117,7 @@ def parsed(site: Path) -> dict[Path, Page]:
 @pytest.fixture(scope="module")
 def tab(site: Path) -> Iterator:
     """A page of Chromium that writes down in `heard` what asks for the network and what the console complains of."""
-    from playwright.sync_api import sync_playwright
-
-    path = browser.chromium()
-    if path is None:
-        reason = "NO BROWSER TEST of the site: no Chromium found. Debian and Ubuntu: apt-get install chromium"
-        warnings.warn(reason, stacklevel=1)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=browser.FLAGS)
+    with browser.launched() as chromium:
         page = chromium.new_page(viewport={"width": 1200, "height": 900})
         page.heard = []
 
@@ -138,7 +129,6 @@ def tab(site: Path) -> Iterator:
         page.on("console", lambda line: page.heard.append(line.text) if line.type == "error" else None)
         page.on("pageerror", lambda error: page.heard.append(f"script: {error}"))
         yield page
-        chromium.close()
 
 
 def test_every_lesson_the_glossary_and_every_module_has_a_page_and_no_solution_has(site, parsed):

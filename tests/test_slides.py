@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 
 import browser
 import nbformat
@@ -167,19 +166,10 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def context():
-    from playwright.sync_api import sync_playwright
-
-    path = browser.chromium()
-    if path is None:
-        reason = "NO BROWSER TEST OF THE DECKS: no Chromium found. Debian: apt-get install chromium; or set CHROMIUM"
-        warnings.warn(reason, stacklevel=1)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=browser.FLAGS)
+    with browser.launched() as opened:
         offline = opened.new_context(viewport={"width": SIZE[0], "height": SIZE[1]})
         offline.set_offline(True)
         yield offline
-        opened.close()
 
 
 @pytest.fixture
