@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from helpers.finale import chat
 from helpers.finale.data import BROKEN, BROKEN_TEST, DESK
 from helpers.finale.faults import REMEDIES, Fault, examine, ungarbled
+from helpers.finale.look import look
 from helpers.finale.rows import RowsError, read
 from helpers.pocket import load_pocket, world
 
@@ -193,3 +194,14 @@ def test_every_row_is_trained_on_held_out_or_named(tokenizer, rows, tests):
         limit = len(rows) if fault.part == "train" else len(tests)
         assert fault.rows and all(1 <= row <= limit for row in fault.rows) and fault.remedy
         assert list(fault.rows) == sorted(set(fault.rows))
+
+
+def test_the_look_and_the_faults_count_the_same_rows(tokenizer):
+    """A report shows both: two rows are the same by their words, whatever their case and signs."""
+    rows = [{"prompt": f"Who is number {n}?", "completion": f"A baker, {n}."} for n in range(12)]
+    rows[5] = {"prompt": "WHO is number 2", "completion": "a baker: 2"}
+    held = [{"prompt": "who is number 7 ?", "completion": "A miller."}, {"prompt": "Who is she?", "completion": "Ann."}]
+    found = examine(rows, held, tokenizer=tokenizer, max_length=128)
+    seen = look(found.train, found.held_out, tokenizer, 128)
+    assert [fault.rows for fault in found.faults if fault.kind == "twice"] == [(6,)] and seen.repeated == 1
+    assert [fault.rows for fault in found.faults if fault.kind == "leak"] == [(1,)] and seen.overlap == 1

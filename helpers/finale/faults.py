@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from helpers.finale.chat import Conversation, encode, first_question
 from helpers.finale.conversations import Conversations, split, to_conversations
+from helpers.finale.look import turns, words
 from helpers.finale.rows import RowsError
 
 REMEDIES = {
@@ -222,9 +223,9 @@ def _long(places: Sequence[Place], tokenizer: PreTrainedTokenizerBase, max_lengt
 def _twice(places: Sequence[Place]) -> list[Fault]:
     texts, prompts = defaultdict(list), defaultdict(list)
     for _, number, talk in places:
-        words = [(message["role"], _words(message["content"])) for message in talk]
-        texts[tuple(words)].append(number)
-        prompts[tuple(words[:-1])].append((words[-1], number))
+        row = turns(talk)
+        texts[row].append(number)
+        prompts[row[:-1]].append((row[-1], number))
     same = sorted(n for numbers in texts.values() for n in numbers[1:])
     differ = sorted(n for group in prompts.values() if len({answer for answer, _ in group}) > 1 for _, n in group)
     again = [("train", n) for n in same]
@@ -234,14 +235,9 @@ def _twice(places: Sequence[Place]) -> list[Fault]:
 
 
 def _leaks(train: Sequence[Place], held_out: Sequence[Place]) -> list[Fault]:
-    asked = {_words(first_question(talk)): number for _, number, talk in reversed(train)}
-    found = [(part, number, asked[words]) for part, number, talk in held_out
-             if (words := _words(first_question(talk))) in asked]
+    asked = {words(first_question(talk)): number for _, number, talk in reversed(train)}
+    found = [(part, number, asked[question]) for part, number, talk in held_out
+             if (question := words(first_question(talk))) in asked]
     pairs = ", ".join(f"{number} asks what train row {source} asks" for _, number, source in found[:3])
     more = " …" * (len(found) > 3)
     return _grouped("leak", [place[:2] for place in found], f"held out, and trained on: {pairs}{more}")
-
-
-def _words(text: str) -> str:
-    """Words and digits alone, without case; a text of signs stays as it is."""
-    return " ".join(re.findall(r"\w+", text.casefold())) or text

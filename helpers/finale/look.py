@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ class Look:
 
     lengths: tokens of every training row, uncut, in the order of the rows. cut: training rows longer than max_length.
     stopping: rows that still teach to stop. silent: rows of which no label is left; TRL leaves them out. repeated:
-    training rows that are there before, word for word. overlap: held-out rows whose first question is trained on.
+    training rows that are there before. overlap: held-out rows whose first question is trained on. Both by `words`.
     """
 
     lengths: tuple[int, ...]
@@ -101,15 +101,21 @@ def look(train: Sequence[Conversation], held_out: Sequence[Conversation], tokeni
         raise ValueError("no row to train on: read some first")
     whole = [encode(tokenizer, messages) for messages in train]
     rows = [{name: row[name][:max_length] for name in row} for row in whole]
-    asked = {first_question(messages) for messages in train}
-    seen = Counter(_text(messages) for messages in train)
+    asked = {words(first_question(messages)) for messages in train}
+    seen = Counter(turns(messages) for messages in train)
     return Look(tuple(len(row["input_ids"]) for row in whole), max_length, len(held_out),
                 cut=sum(len(row["input_ids"]) > max_length for row in whole),
                 stopping=sum(teaches_to_stop(tokenizer, row) for row in rows),
                 silent=sum(set(row["labels"]) <= {-100} for row in rows),
                 repeated=sum(seen.values()) - len(seen),
-                overlap=sum(first_question(messages) in asked for messages in held_out))
+                overlap=sum(words(first_question(messages)) in asked for messages in held_out))
 
 
-def _text(messages: Conversation) -> Any:
-    return tuple((message["role"], message["content"]) for message in messages)
+def words(text: str) -> str:
+    """Words and digits alone, without case: what makes two questions the same. A text of signs stays as it is."""
+    return " ".join(re.findall(r"\w+", text.casefold())) or text
+
+
+def turns(messages: Conversation) -> tuple[tuple[str, str], ...]:
+    """Who said which `words`, in order: what makes two rows the same."""
+    return tuple((message["role"], words(message["content"])) for message in messages)
