@@ -28,7 +28,7 @@ lab: $(STAMP)  ## open lesson 00 in JupyterLab (installs everything first; PORT=
 	exec $(BIN)/jupyter-lab --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb \
 	  --ServerApp.port=$(PORT) --ServerApp.port_retries=50 --log-level=WARN "$$@"
 
-test: $(STAMP)  ## ruff, unit tests, every notebook under strict nbval, the rules, the browser (WEEKLY=1: what is run weekly, too)
+test: $(STAMP)  ## ruff, unit tests, every notebook under strict nbval, the rules, the browser (WEEKLY=1: long ones, too)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
