@@ -101,8 +101,8 @@ def test_curves_say_where_the_held_out_loss_was_least():
 
 def test_the_verdict_names_what_was_lost():
     before = {"perplexity of prose": 2.0, "questions": 0.9}
-    assert "Nothing that was checked" in report.verdict(before, {"perplexity of prose": 2.9, "questions": 0.8})
-    assert report.verdict(before, {"perplexity of prose": 3.1, "questions": 0.7}).startswith(
+    assert "Nothing that was checked" in report.verdict(before, {"perplexity of prose": 2.1, "questions": 0.85})
+    assert report.verdict(before, {"perplexity of prose": 2.3, "questions": 0.7}).startswith(
         "Worse than before: perplexity of prose, questions.")
 
 
@@ -124,3 +124,5 @@ def test_what_lesson_15_says_of_a_run_on_a_laptop_is_in_its_record():
     assert record["after"]["right, word for word"] == 1 and "all 20 held-out answers came out right" in said
     told = [10 * record[when]["ordinary questions answered"] for when in ("before", "after")]
     assert told == [10, 4] and "of ten ordinary questions, all of which SmolLM2 had answered, it answered four" in said
+    prose = [record[when]["perplexity of plain prose"] for when in ("before", "after")]
+    assert "the perplexity of plain prose rose from {} to {}.".format(*prose) in said
