@@ -127,7 +127,7 @@ def gptq(weight: torch.Tensor, moment: torch.Tensor, codebook: torch.Tensor, blo
     one inverse for all columns. Source: arXiv 2210.17323, equation 2 and algorithm 1.
     """
     W, moment = weight.detach().double().clone(), moment.double()
-    H = moment + damping * moment.diagonal().mean() * torch.eye(len(moment), dtype=torch.float64)
+    H = moment + damping * moment.diagonal().mean() * torch.eye(len(moment))
     U = torch.linalg.cholesky(torch.linalg.inv(H), upper=True)
     levels = codebook.double()
     for start in range(0, W.shape[1], block_size):
@@ -173,7 +173,7 @@ def weighted_pair(error: torch.Tensor, moment: torch.Tensor, r: int, damping: fl
     With H = S·Sᵀ the output error of E is |E·S|², so the best pair of E·S is taken, and S undone in A. Source: Zhang et
     al. 2024 (QERA, arXiv 2410.06040), theorem 1. Raises ValueError for an r that does not fit.
     """
-    H = moment.double() + damping * moment.double().diagonal().mean() * torch.eye(len(moment), dtype=torch.float64)
+    H = moment.double() + damping * moment.double().diagonal().mean() * torch.eye(len(moment))
     S = torch.linalg.cholesky(H)
     B, A = best_pair(error.double() @ S, r)
     return B.to(error.dtype), torch.linalg.solve_triangular(S, A, upper=False, left=False).to(error.dtype)

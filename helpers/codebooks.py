@@ -146,7 +146,7 @@ def nearest_codes(scaled: torch.Tensor, codebook: torch.Tensor, grid: bool = Fal
     if grid:
         points = torch.arange(GRID + 1, device=codebook.device) / GRID * 2 - 1
         codes = torch.bucketize(points, boundaries).to(torch.uint8)
-        return codes[((scaled.clamp(-1, 1) + 1) * 0.5 * GRID + 0.5).int()]
+        return codes[((scaled + 1) * 0.5 * GRID + 0.5).int()]
     table = bin_table(tuple(codebook.tolist()), codebook.device)
     if table is None:
         return torch.bucketize(scaled, boundaries, out_int32=True).to(torch.uint8)

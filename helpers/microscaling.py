@@ -116,7 +116,7 @@ def nvfp4_quantize(x: torch.Tensor, tensor_scale: float | None = None) -> Micros
     if wanted.amax() > FP8_E4M3.max * (1 + 2**-10):
         raise ValueError(f"tensor_scale={tensor_scale!r}: a block would need the scale {wanted.amax().item():g}, and "
                          f"E4M3 ends at 448; take at least {absmax.amax().item() / (6 * 448):g}")
-    scales = encode(wanted.clamp(FP8_E4M3.min_subnormal, FP8_E4M3.max), FP8_E4M3).to(torch.uint8)
+    scales = encode(wanted.clamp(min=FP8_E4M3.min_subnormal), FP8_E4M3).to(torch.uint8)
     steps = decode(scales, FP8_E4M3) * scale
     codes = encode(blocks / steps[..., None], FP4_E2M1)
     return MicroscaledTensor(_pack(codes.flatten(-2)), scales, scale, NV_BLOCK, FP8_E4M3)

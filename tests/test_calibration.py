@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def test_inputs_are_collected_over_all_batches():
 def test_salient_channels_are_the_loud_ones(layer):
     W, _, inputs = layer
     assert salient(inputs.magnitude, 2 / 64).nonzero().flatten().tolist() == [5, 41]
-    assert salient(inputs.magnitude, 0.001).sum() == 1
+    assert salient(inputs.magnitude, 0.001).sum() == salient(inputs.magnitude).sum() == 1
     kept = keep_channels(W, salient(inputs.magnitude, 2 / 64), int4)
     assert torch.equal(kept[:, [5, 41]], W[:, [5, 41]]) and torch.equal(kept[:, :5], int4(W)[:, :5])
     assert output_error(kept - W, inputs.moment) < 0.3 * output_error(int4(W) - W, inputs.moment)
@@ -83,8 +84,14 @@ def test_salient_channels_are_the_loud_ones(layer):
 def test_awq_makes_loud_channels_exact_and_costs_little_elsewhere(layer):
     W, _, inputs = layer
     assert torch.equal(awq(W, inputs, int4, 0.0), int4(W))
+    s = inputs.magnitude.sqrt() / (inputs.magnitude.max() * inputs.magnitude.min()) ** 0.25
+    seen = []
+    awq(W, replace(inputs, magnitude=inputs.magnitude / 1000), lambda scaled: seen.append(scaled) or scaled, 0.5)
+    torch.testing.assert_close(seen[0], W * s)
     plain, (scaled, alpha) = int4(W) - W, best_awq(W, inputs, int4)
     assert alpha in ALPHAS and alpha > 0
+    errors = [output_error(awq(W, inputs, int4, tried) - W, inputs.moment) for tried in ALPHAS]
+    assert output_error(scaled - W, inputs.moment) == min(errors) < max(errors)
     assert output_error(scaled - W, inputs.moment) < 0.6 * output_error(plain, inputs.moment)
     assert (scaled - W)[:, 5].norm() < 0.5 * plain[:, 5].norm()
     assert (scaled - W).norm() > plain.norm()  # the plain error of the weights is greater: that is the trade
@@ -135,6 +142,7 @@ def test_gptq_beats_rounding_and_equals_it_where_channels_do_not_speak_to_each_o
         assert output_error(better, inputs.moment) < 0.7 * output_error(rounding(W) - W, inputs.moment)
     alone = gptq(W, torch.eye(64), NF4, 64)
     torch.testing.assert_close(alone, nf4(W), rtol=1e-6, atol=1e-7)
+    assert torch.equal(gptq(W, inputs.moment, NF4), gptq(W, inputs.moment, NF4, 64, 0.01))
     assert gptq(torch.zeros(2, 64), torch.eye(64), NF4).abs().sum() == 0
 
 
@@ -198,5 +206,9 @@ def test_a_pair_for_the_output_is_better_there_and_worse_for_the_weight(layer):
         errors = [output_error(E - B @ A, inputs.moment) for B, A in (plain, weighted)]
         assert errors[1] < errors[0] < output_error(E, inputs.moment)
         assert (E - weighted[0] @ weighted[1]).norm() > (E - plain[0] @ plain[1]).norm()
+        H = inputs.moment.double() + 0.01 * inputs.moment.diagonal().mean() * torch.eye(64)
+        least = torch.linalg.svdvals(E.double() @ torch.linalg.cholesky(H))[r:].square().sum().item()
+        B, A = weighted_pair(E.double(), inputs.moment, r)
+        assert output_error(E.double() - B @ A, H) == pytest.approx(least, rel=1e-6)  # no pair has less
     B, A = weighted_pair(E, torch.eye(64), 8)
     torch.testing.assert_close(B @ A, loftq(W, nf4, 8)[1] @ loftq(W, nf4, 8)[2], rtol=1e-4, atol=1e-6)

@@ -62,7 +62,7 @@ def test_e2m1_is_the_ocp_format():
 
 def test_integers_are_evenly_spaced():
     assert torch.equal(integer(4) * 7, torch.arange(-7.0, 8.0))
-    assert len(integer(8)) == 255
+    assert len(integer(8)) == 255 and integer(2).tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize("make", [integer, normal_float, lambda bits: lloyd_max(torch.linspace(-1, 1, 999), bits)])
@@ -122,11 +122,18 @@ def test_lloyd_takes_as_many_values_as_levels_and_gives_them_back():
         assert torch.equal(lloyd_max(values, bits, pinned=()), values)
     few = torch.tensor([-1, -0.5, 0, 0.5, 1])  # one of the two between the pinned has to do for both
     assert lloyd_max(few, 2).tolist() in ([-1, -0.5, 0, 1], [-1, 0, 0.5, 1])
+    for bits, pinned in ((2, 4), (3, 7)):  # as many pinned as there are codes, and more than 2 * bits
+        held = torch.linspace(-1, 1, pinned).tolist()
+        assert set(lloyd_max(torch.linspace(-1, 1, 99), bits, pinned=held).tolist()) >= {-1.0, 1.0}
 
 
 def test_lloyd_gives_crowded_samples_levels_of_their_own():
     crowded = torch.cat([torch.full((1000,), 0.1), torch.tensor([-0.7, 0.4, 0.9])])  # its quantiles are all 0.1
     assert lloyd_max(crowded, 2, pinned=()).tolist() == pytest.approx([-0.7, 0.1, 0.4, 0.9])
+
+
+def test_lloyd_moves_a_level_to_its_only_sample():
+    assert lloyd_max(torch.tensor([0.5, 0.9]), 2).tolist() == [-1, 0, 0.5, 1]  # 0.9 is nearer to the pinned 1
 
 
 def test_lloyd_gives_a_sample_between_two_levels_to_the_lower_as_quantizing_does():
@@ -200,5 +207,8 @@ def test_a_bin_holds_one_boundary_at_most():
 
 
 def test_levels_too_close_for_a_table_are_searched():
-    for codebook in (dynamic_map(), torch.tensor([-1e-45, 0, 1e-45]), torch.tensor([0.3, 0.3 + 2**-24, 0.3 + 2**-23])):
+    next_power = 0.25 + torch.tensor([0, 2**-16, 2**-15])  # for which 2**16 bins would do
+    for codebook in (dynamic_map(), torch.tensor([-1e-45, 0, 1e-45]), torch.tensor([0.3, 0.3 + 2**-24, 0.3 + 2**-23]),
+                     next_power):
         assert bin_table(tuple(codebook.tolist()), codebook.device) is None
+        assert nearest_codes(torch.tensor([-1.0, 1.0]), codebook).dtype == torch.uint8

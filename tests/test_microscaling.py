@@ -97,6 +97,7 @@ def test_patterns_of_e8m0_are_powers_of_two():
     assert torch.isnan(values[255])
     assert torch.equal(encode_e8m0(values[:255]), patterns[:255])
     assert encode_e8m0(torch.tensor([0.0, 2.0**-140, 3.99, 3e38])).tolist() == [0, 0, 128, 254]
+    assert encode_e8m0(torch.tensor([1e300], dtype=torch.float64)).tolist() == [254]  # the greatest there is
 
 
 def test_gguf_has_the_same_blocks_but_for_ties(many):
@@ -117,7 +118,7 @@ def test_sizes():
     x = torch.randn(64, 256)
     assert mxfp4_quantize(x).bits_per_weight == 4.25
     assert nvfp4_quantize(x).bits_per_weight == 4.5 + 32 / x.numel()
-    assert mxfp4_quantize(x).nbytes == 64 * 256 * 17 // 32
+    assert mxfp4_quantize(x).nbytes == 64 * 256 * 17 // 32 and mxfp4_quantize(x).tensor_scale == 1
     assert nvfp4_quantize(x).packed.shape == (64, 128) and nvfp4_quantize(x).scales.shape == (64, 16)
 
 
@@ -143,6 +144,10 @@ def test_without_a_scale_for_the_tensor():
     assert errors[1] < errors[0]  # scales of .008 lie among E4M3's subnormals, whose steps are coarse
     with pytest.raises(ValueError, match="take at least"):
         nvfp4_quantize(x, tensor_scale=1e-9)
+    full = torch.full((1, 16), 6.0 * 448)
+    assert torch.equal(nvfp4_quantize(full, tensor_scale=1 - 2**-12).dequantize(), full * (1 - 2**-12))
+    with pytest.raises(ValueError, match="take at least 1"):  # 449 would be wanted
+        nvfp4_quantize(full, tensor_scale=448 / 449)
     for bad in (0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="positive"):
             nvfp4_quantize(x, tensor_scale=bad)

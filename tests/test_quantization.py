@@ -189,6 +189,19 @@ def test_zeropoint_rounds_once_as_torch_does():
 
 
 @pytest.mark.filterwarnings("ignore:.*are deprecated:UserWarning")
+def test_zeropoint_codes_end_where_int8_does():
+    beyond = {"above": 0, "below": 0}
+    for step, k in itertools.product((0.01, 0.7, 3.0), range(255)):  # ends half-way between two codes
+        x = torch.tensor([-(k + 0.5) * step, (254.5 - k) * step])
+        codes, scale, zero_point = zeropoint_quantize(x)
+        assert torch.equal(codes, torch.quantize_per_tensor(x, scale, zero_point, torch.qint8).int_repr()), (step, k)
+        unclamped = (x.double() * (1 / torch.tensor(scale)).item() + zero_point).float().round()
+        beyond["above"] += unclamped[1].item() > 127
+        beyond["below"] += unclamped[0].item() < -128
+    assert all(beyond.values()), f"these ends no longer pass those of int8: {beyond}"
+
+
+@pytest.mark.filterwarnings("ignore:.*are deprecated:UserWarning")
 def test_absmax_equals_torch_but_for_ties():
     x = torch.randn(2**20, generator=generator(7))
     codes, scale = absmax_quantize(x)
@@ -203,6 +216,8 @@ def test_the_worked_vector():
     codes, scale = absmax_quantize(x)
     assert codes.tolist() == [28, -12, -101, 28, -73, 19, 56, 127]
     assert 1 / scale.item() == pytest.approx(23.52, abs=0.005)
+    codes, scale = absmax_quantize(x.view(2, 4))
+    assert codes.shape == (2, 4) and scale.shape == ()
 
 
 def test_one_scale_for_each_row():
@@ -254,6 +269,8 @@ def test_views_are_quantized_in_the_order_they_show():
     kept = x.clone()
     quantize(x)
     assert torch.equal(x, kept)
+    assert torch.equal(quantize(x, NF4.double()).packed, quantize(x).packed)
+    assert quantize(x, NF4.double()).codebook.dtype == torch.float32
 
 
 def test_scalars_zeros_and_constants():
@@ -294,9 +311,15 @@ def test_the_smallest_numbers_do_not_wrap_around():
 
 
 def test_zeros_as_integers():
-    assert not absmax_quantize(torch.zeros(3))[0].any()
+    codes, scale = absmax_quantize(torch.zeros(3))
+    assert not codes.any() and scale == 1
     codes, scale, zero_point = zeropoint_quantize(torch.zeros(3))
-    assert ((codes - zero_point) * scale).tolist() == [0, 0, 0]
+    assert ((codes - zero_point) * scale).tolist() == [0, 0, 0] and scale == 1
+
+
+def test_zero_points_of_the_smallest_numbers():
+    codes, scale, zero_point = zeropoint_quantize(torch.tensor([0, 1e-40, 2.55e-40]))  # 1 / scale passes float32
+    assert (codes.tolist(), zero_point, codes.dtype) == ([-128, -28, 127], -128, torch.int8)
 
 
 # Packing and bytes
@@ -304,7 +327,9 @@ def test_zeros_as_integers():
 
 def test_the_first_nibble_is_the_high_one():
     assert pack_nibbles(torch.tensor([1, 2, 15, 0, 7], dtype=torch.uint8)).tolist() == [0x12, 0xF0, 0x70]
-    assert unpack_nibbles(torch.tensor([0x12, 0xF0], dtype=torch.uint8)).tolist() == [1, 2, 15, 0]
+    packed = torch.tensor([0x12, 0xF0], dtype=torch.uint8)
+    assert unpack_nibbles(packed).tolist() == [1, 2, 15, 0]
+    assert unpack_nibbles(packed, 0).tolist() == []
 
 
 @given(st.integers(1, 8), st.integers(1, 100), st.integers(0, 2**31))
@@ -314,6 +339,7 @@ def test_packed_codes_come_back_and_waste_less_than_a_byte(bits, count, seed):
     packed = pack(codes, bits)
     assert len(packed) == math.ceil(count * bits / 8)
     assert torch.equal(unpack(packed, bits, count), codes)
+    assert packed.dtype == unpack(packed, bits, count).dtype == torch.uint8
     stream = "".join(f"{code:0{bits}b}" for code in codes.tolist())
     assert stream.ljust(8 * len(packed), "0") == "".join(f"{byte:08b}" for byte in packed.tolist())
 
@@ -356,7 +382,8 @@ def test_tensors_that_are_refused(function, x, message):
 @pytest.mark.parametrize("codebook, message", [
     (torch.empty(0), r"\(0,\)"), (torch.linspace(-1, 1, 257), r"\(257,\)"),
     (NF4.flip(0), "sort it"), (torch.tensor([0.0, 0.0, 1.0]), "doubles"), (torch.tensor([0.0, math.nan]), "sort it"),
-    (torch.arange(-8.0, 8.0) / 7, "absmax"), (NF4.view(4, 4), r"\(4, 4\)")])
+    (torch.arange(-8.0, 8.0) / 7, "absmax"),
+    (torch.tensor([-1, 0, 1.5]), "absmax"), (NF4.view(4, 4), r"\(4, 4\)")])
 def test_codebooks_that_are_refused(codebook, message):
     with pytest.raises(ValueError, match=message):
         quantize(torch.ones(3), codebook)

@@ -102,7 +102,7 @@ def loading(answer_tokens: int) -> str:
 
 
 def verdict(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    """What a regression check says, in a sentence: perplexities that rose, and shares that fell, by more than a tenth."""
+    """What a regression check says: perplexities that rose, and shares that fell, by more than a tenth."""
     worse = [name for name in before if (after[name] > 1.1 * before[name] if "perplexity" in name
                                          else after[name] < before[name] - 0.1)]
     if not worse:
