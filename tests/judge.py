@@ -5,9 +5,9 @@ slip, "points" if it is true and points to the place but leaves the slip to be f
 misleading. The judgement is kept in tests/corpus/judged.json together with the text that was judged; where the text
 changes, the judgement is void and has to be made again. By now every answer of the corpus has been read while the
 cards were mended, so that the figures tell how well the cards do for these; what they do for others only new answers
-would tell. `--open` prints the cards without a valid judgement
-(`--open scale_rows`: of one exercise), and `--write FILE` takes judgements from a JSON file {key: judgement}, seconds
-each. Without either every answer is judged: minutes.
+would tell. `--open` prints the cards without a valid judgement (`--open scale_rows`: of one exercise), and those of
+right answers that are refused; `--write FILE` takes judgements from a JSON file {key: judgement}, seconds each. Without
+either every answer is judged: minutes.
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ def main() -> None:
         record = {key: record[key] for key in keyed if key in record}
         RECORD.write_text(json.dumps(record, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
         return
-    cards = {key: verdict(answer) for key, answer in keyed.items()
-             if not answer.right and arguments.open in (None, "", answer.exercise)}
+    asked = {key: verdict(answer) for key, answer in keyed.items() if arguments.open in (None, "", answer.exercise)
+             and not (answer.right and arguments.open is None)}
+    cards = {key: card for key, card in asked.items() if not keyed[key].right}
     if arguments.open is not None:
-        for key, card in cards.items():
-            if record.get(key, {}).get("said") != said(card):
-                print(f"--- {key}\nslip: {keyed[key].says}\nrung: {card.rung}\n{card!r}\n")
+        for key, card in asked.items():
+            if card.status != "correct" if keyed[key].right else record.get(key, {}).get("said") != said(card):
+                print(f"--- {key}\n{'right' if keyed[key].right else 'slip'}: {keyed[key].says}\nrung: {card.rung}\n"
+                      f"{card!r}\n")
         return
     valid = {key: entry for key, entry in record.items() if key in cards and entry["said"] == said(cards[key])}
     total: Counter = Counter()

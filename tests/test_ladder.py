@@ -47,6 +47,7 @@ CASES = [
     ([], [1], "kind", "nothing came"),
     ((E, M.half()), (E, M), "kind", "In the second of its 2 values"),
     ([1.0, 2.0], [1, 2], "kind", "floats"),
+    ((T(4.0), 0.5), (4.0, 0.5), "kind", "In the first of its 2 values: a tensor of one number came"),
     (T([1.0, math.nan, 2.0]), E[:3], "finite", "NaN came at 1 of 3 places"),
     (E[:3], T([1.5, math.inf, 0.5]), "finite", "Infinity is right at 1 of 3"),
     (torch.zeros(6), E, "constant", "is zero"),

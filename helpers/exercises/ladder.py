@@ -104,7 +104,8 @@ def _parts(got: Any, expected: Any, known: Quantities) -> str | None:
         return _within([(f"the value of {key!r}", got[key], expected[key]) for key in expected], known)
     if len(got) != len(expected):
         return _lengths(got, expected)
-    if isinstance(expected, list) and len(expected) > len(ORDINALS) or array(expected) is not None:
+    plain = array(expected) is not None and not any(isinstance(part, torch.Tensor) for part in got)
+    if isinstance(expected, list) and len(expected) > len(ORDINALS) or plain:
         return None  # a long list or plain numbers: their values are compared as such
     return _within([(f"the {ORDINALS[n]} of its {len(expected)} values" if n < 5 else f"value {n}", a, b)
                     for n, (a, b) in enumerate(zip(got, expected, strict=True))], known)

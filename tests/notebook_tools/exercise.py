@@ -116,7 +116,8 @@ def room(notebook: nbformat.NotebookNode) -> str:
     """Whether the lesson's exercises keep to their time."""
     taken, most = effort.measure(notebook).exercise_minutes, effort.MOST_EXERCISES
     return f"The lesson's exercises take {taken} of {most} minutes." + (
-        " Ask for less, or take another one out: a test adds them up." if taken > most else "")
+        " Ask for less, or take another one out, best one that teaches the "
+        "same: a test adds them up." if taken > most else "")
 
 
 def main(arguments: list[str]) -> str | None:
@@ -124,7 +125,8 @@ def main(arguments: list[str]) -> str | None:
     name, lesson = [*arguments, "", ""][:2]
     if found := problem(name, lesson or None):
         return found
-    if name not in registry.exercises():
+    new = name not in registry.exercises()
+    if new:
         package = ROOT / "helpers" / "exercises" / f"lesson_{lesson}"
         module = create(name, lesson, package)
         print(f"{module.relative_to(ROOT)} is written: it works, and is full of TODOs.")
@@ -137,7 +139,7 @@ def main(arguments: list[str]) -> str | None:
     done = place_cells(notebook, exercise)
     path.write_text(canonical.text(notebook), encoding="utf-8")
     print(f"Its three cells in notebooks/{path.name} are {done}. {room(notebook)}")
-    print(f"Next: make notebooks NB=notebooks/{path.name}")
+    print(f"Next: {'write it, then the same command again' if new else f'make notebooks NB=notebooks/{path.name}'}")
     return None
 
 
