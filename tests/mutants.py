@@ -3,7 +3,8 @@
 mutmut makes the mutants and finds the tests that reach each, in a fresh clone of the last commit under build/. A module
 is judged by its own tests, named below. Left as they are: what a `raise` says, sentences to return, docstrings, types,
 numbers outside of functions. mutmut passes over decorated functions, so in the clone a decorator becomes a call below
-the function. What survives is printed as a difference; tests/survivors.md says why the known ones may.
+the function. tests/survivors.md lists those that change nothing, each with its reason; they do not count. What survives
+besides is printed, to be met by a test or to be listed there, and so is what is listed there and survives no longer.
 
 The mutants themselves are run here: mutmut calls pytest anew for each, which takes seconds. One process imports
 everything and collects the tests once; of it a child is made for each mutant, which runs the tests that reach it until
@@ -33,7 +34,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CLONE = ROOT / "build" / "mutants"
-WANTED = 0.97
+SURVIVORS = ROOT / "tests" / "survivors.md"
+WANTED = 0.97  # of those that are not listed there
 KILLED, SURVIVED, TIMEOUT = "killed", "survived", "timeout"
 GROUPS = (  # modules, and the tests that judge them
     (("helpers/lora.py", "helpers/adapters.py", "helpers/qlora.py"),
@@ -234,14 +236,30 @@ class Mutants:
             time.sleep(0.005)
 
 
-def difference(clone: Path, module: str, name: str) -> str:
-    """What a mutant has changed: mutmut keeps all of them, and the original, in one file."""
-    code = (clone / "mutants" / module).read_text(encoding="utf-8")
+def difference(code: str, name: str) -> tuple[str, str]:
+    """What a mutant has changed: the line before, and after it, with its function's name: "encode: x = y - 1".
+
+    code: the file in which mutmut keeps all mutants of a module, and the original.
+    """
     function = name.rpartition(".")[2]
+    mangled = function.rpartition("__mutmut_")[0]
+    plain = mangled.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
     one, other = (re.search(rf"^( *)def {re.escape(searched)}\(.*?(?=^\1?\S|\Z)", code, re.DOTALL | re.MULTILINE)[0]
-                  for searched in (function.rpartition("__mutmut_")[0] + "__mutmut_orig", function))
-    lines = difflib.unified_diff(one.splitlines(), other.splitlines(), n=0, lineterm="")
-    return "\n".join([name, *(line for line in lines if re.match("[-+] .*\\S", line) and "__mutmut_" not in line)])
+                  .replace(searched, plain) for searched in (f"{mangled}__mutmut_orig", function))
+    lines = list(difflib.unified_diff(one.splitlines(), other.splitlines(), n=0, lineterm=""))[2:]
+    before, after = (next((line[1:].strip() for line in lines if line.startswith(sign)), "") for sign in "-+")
+    return before, f"{plain}: {after}"
+
+
+def survivors(text: str) -> dict[str, set[str]]:
+    """Module -> the mutants that are listed in survivors.md, indented below a reason, as `difference` names them."""
+    found: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        if line.startswith("## "):
+            lines = found.setdefault(f"helpers/{line[3:].strip()}", set())
+        elif line.startswith("    "):
+            lines.add(line.strip())
+    return found
 
 
 def mutmut(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -255,19 +273,25 @@ def main(asked: list[str], sample: int) -> None:
     if unknown := sorted(set(asked) - known):
         raise SystemExit(f"{unknown[0]} is not among {', '.join(sorted(known))}")
     prepare(CLONE)
-    print(f"{'module':34}{'mutants':>8}{'killed':>8}{'timeouts':>9}{'survived':>9}{'share':>8}")
-    low, differences = [], []
+    print(f"{'module':34}{'mutants':>8}{'equal':>7}{'killed':>8}{'timeouts':>9}{'survived':>9}{'share':>8}")
+    listed, low, said = survivors(SURVIVORS.read_text(encoding="utf-8")), [], []
     for group, tests in GROUPS:
         modules = [module for module in group if not asked or module in asked]
         for module, found in (mutate(CLONE, modules, tests, sample) if modules else {}).items():
-            ends = list(found.values())
-            survivors = [name for name, end in found.items() if end not in (KILLED, TIMEOUT)]
-            share = 1 - len(survivors) / max(1, len(found))
-            print(f"{module:34}{len(found):8}{ends.count(KILLED):8}{ends.count(TIMEOUT):9}{len(survivors):9}{share:8.1%}",
-                  flush=True)
+            code, ends = (CLONE / "mutants" / module).read_text(encoding="utf-8"), list(found.values())
+            alive = [difference(code, name) for name, end in found.items() if end not in (KILLED, TIMEOUT)]
+            known = listed.get(module, set())
+            new = [(before, after) for before, after in alive if after not in known]
+            equal = len(alive) - len(new)
+            share = 1 - len(new) / max(1, len(found) - equal)
+            print(f"{module:34}{len(found):8}{equal:7}{ends.count(KILLED):8}{ends.count(TIMEOUT):9}{len(new):9}"
+                  f"{share:8.1%}", flush=True)
             low += [module] if share < WANTED else []
-            differences += [difference(CLONE, module, name) for name in survivors]
-    print("", *differences, sep="\n")
+            said += [f"## {module.removeprefix('helpers/')}"] if new else []
+            said += [f"{before}\n    {after}" for before, after in new]
+            if not sample and (gone := sorted(known - {after for _, after in alive})):
+                said += [f"{module}: listed, and no longer alive:", *(f"    {line}" for line in gone)]
+    print("", *said, sep="\n")
     if low:
         raise SystemExit(f"Below {WANTED:.0%}: {', '.join(low)}")
 
