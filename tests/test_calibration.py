@@ -142,7 +142,8 @@ def test_gptq_beats_rounding_and_equals_it_where_channels_do_not_speak_to_each_o
         assert output_error(better, inputs.moment) < 0.7 * output_error(rounding(W) - W, inputs.moment)
     alone = gptq(W, torch.eye(64), NF4, 64)
     torch.testing.assert_close(alone, nf4(W), rtol=1e-6, atol=1e-7)
-    assert torch.equal(gptq(W, inputs.moment, NF4), gptq(W, inputs.moment, NF4, 64, 0.01))
+    wide, moment = torch.cat([W, 3 * W], 1), torch.block_diag(inputs.moment, inputs.moment)
+    assert torch.equal(gptq(wide, moment, NF4), gptq(wide, moment, NF4, 64, 0.01))
     assert gptq(torch.zeros(2, 64), torch.eye(64), NF4).abs().sum() == 0
 
 
