@@ -1,5 +1,6 @@
 """The hosted tests, the contributor's guide and `make mutants`: they name commands and files that exist."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -64,8 +65,37 @@ def test_mutants_are_made_of_all_the_lessons_own_code_and_judged_by_tests_that_e
     judges = {name for _, names in mutants.GROUPS for name in names}
     tests = "".join((ROOT / "tests" / name).read_text(encoding="utf-8") for name in judges)
     assert all(f"def {name}(" in tests for name in mutants.LONG)
-    told = re.findall(r"^## (.+)", (ROOT / "tests/survivors.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert told and {f"helpers/{name}" for name in told} <= mutated
+
+
+def test_survivors_are_listed_by_functions_that_are_there():
+    listed = mutants.survivors(mutants.SURVIVORS.read_text(encoding="utf-8"))
+    assert set(listed) <= {module for modules, _ in mutants.GROUPS for module in modules}
+    for module, lines in listed.items():
+        tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+        there = {node.name for node in tree.body if hasattr(node, "name")}
+        there |= {f"{node.name}.{inner.name}" for node in tree.body if isinstance(node, ast.ClassDef)
+                  for inner in node.body if isinstance(inner, ast.FunctionDef)}
+        assert {line.partition(": ")[0] for line in lines} <= there, module
+
+
+def test_a_mutant_is_named_by_what_it_changed():
+    code = """
+def x_f__mutmut_orig(x, n=1):
+    return x + n
+
+def x_f__mutmut_1(x, n=2):
+    return x + n
+
+class A:
+    def xǁAǁg__mutmut_orig(self):
+        return 1
+    def xǁAǁg__mutmut_12(self):
+        return 2
+"""
+    assert mutants.difference(code, "helpers.m.x_f__mutmut_1") == ("def f(x, n=1):", "f: def f(x, n=2):")
+    assert mutants.difference(code, "helpers.m.xǁAǁg__mutmut_12") == ("return 1", "A.g: return 2")
+    text = "# Title\n\n## m.py\n\nNobody sees it.\n\n    f: def f(x, n=2):\n\n## n.py\n\nNothing yet."
+    assert mutants.survivors(text) == {"helpers/m.py": {"f: def f(x, n=2):"}, "helpers/n.py": set()}
 
 
 def test_a_decorated_function_is_the_same_with_its_decorators_below():
