@@ -220,6 +220,10 @@ def test_casting_a_model_leaves_codes_and_scales(cast):
     assert (moved(x).float() - layer(x.float())).abs().max() <= 0.02
     for there in (copy.deepcopy(layer).to("meta"), copy.deepcopy(layer).to("meta", torch.float16)):
         assert {(b.device.type, b.dtype) for b in there.buffers()} == {("meta", torch.uint8), ("meta", torch.float32)}
+        back = there.to_empty(device="cpu")
+        assert [(b.device.type, b.shape) for b in back.buffers()] == [("cpu", b.shape) for b in layer.buffers()]
+    stored = copy.deepcopy(layer).stored.to_empty(device="meta", recurse=False)
+    assert stored.packed.is_meta and not stored.scales.packed.is_meta
 
 
 @pytest.mark.parametrize("compute_dtype", [None, torch.bfloat16])
@@ -244,7 +248,8 @@ def test_quantize_model_takes_all_linears_but_the_head(pocket):
     assert torch.equal(model.model.embed_tokens.weight, pocket.model.embed_tokens.weight)
     name = "model.layers.2.mlp.up_proj"
     assert model.get_submodule(name).name == name
-    assert type(model.get_submodule(name).quantized) is QuantizedTensor
+    held = model.get_submodule(name).quantized
+    assert type(held) is QuantizedTensor and type(held.scales) is QuantizedTensor and held.block_size == 64
     some = quantize_model(copy.deepcopy(pocket), skip=["lm_head", "mlp.down_proj"])
     assert sum(isinstance(module, NF4Linear) for module in some.modules()) == 24
     assert isinstance(quantize_model(copy.deepcopy(pocket), skip=()).lm_head, NF4Linear)
