@@ -51,10 +51,12 @@ def test_traits(words):
 
 
 def test_there_is_an_example_for_every_trait_and_each_is_asked_of_its_own_kind_only():
-    for value, asked in ((3, ONE), (M, TENSORS), (True, ()), ("a", ()), (T([]), ()), (math.nan, ())):
+    parts, types = list(OTHERS)[3:5], list(OTHERS)[5:]
+    for value, asked in ((3, ONE), (M, [*TENSORS, *types]), (True, ["is true", "is false"]), ("a", parts),
+                         ([], parts), (T([]), types), (math.nan, ()), (None, ())):
         found = dict(places.traits([("x", value)]))
         assert {words.removeprefix("`x` ") for words in found} == TRAITS.keys()
-        assert [words for words, has in found.items() if has is not None and words.removeprefix("`x` ") in SIZES] == [
+        assert [words for words, has in found.items() if has is not None and words != "`x` is None"] == [
             f"`x` {words}" for words in asked]
     flat = {words for words, has in places.traits([("x", T([1.0, 2]))]) if has is None}
     assert {"`x` is square", "`x` is wider than tall", "`x` has an odd number of columns"} <= flat
@@ -74,9 +76,22 @@ def test_features_of_the_input_and_of_the_answer():
                 "where the answer is infinite": [6], "where the answer is zero": [4],
                 "where the answer is negative": [5], "where the answer is positive": [0, 1, 2, 3, 6, 8, 9]}
     assert {words: found[words] for words in expected} == expected
+    found = {words: mask.nonzero().flatten().tolist() for words, mask in places.features(
+        T([-2.0, math.nan, -3]), [("x", T([3.0, 2, -math.inf])), ("y", T([math.nan] * 3))])}
+    expected = {"where the answer is largest": [0], "where the answer is smallest": [2],
+                "where the answer is of the largest magnitude": [2], "where `x` is smallest": [1]}
+    assert {words: found[words] for words in expected} == expected
+    assert "where `y` is NaN" in found and "where `y` is largest" not in found, "no number is the largest of none"
     near = T([7.0, 8, 15, 16, 127, 128])
     found = {words: int(mask.sum()) for words, mask in places.features(near, [("x", near)])}
     assert [found[f"where `x` is above {bound}"] for bound in (7, 15, 127)] == [5, 3, 1]
+
+
+def test_only_an_input_with_a_number_for_each_place_is_asked():
+    others = [("a", "a"), ("b", 3), ("c", [1, 2]), ("d", torch.ones(4)), ("e", None)]
+    found = dict(places.features(torch.zeros(3), [*others, ("x", [1, -2, 3])]))
+    assert {words.split()[1] for words in found if words.startswith("where ")} == {"`x`", "the"}
+    assert found["where `x` is negative"].tolist() == [False, True, False]
 
 
 def test_features_of_the_index():
@@ -105,6 +120,8 @@ def test_a_long_answer_is_cut_at_every_early_index_and_at_blocks():
     assert [n for n in range(300) if f"before index {n}" in found] == [*range(1, 65), 128, 256]
     assert [n for n in range(300) if f"in the last, incomplete block of {n}" in found] == [8, 16, 32, 64, 128, 256]
     assert found["in the last, incomplete block of 256"].nonzero().flatten().tolist() == list(range(256, 300))
+    found = [said for said, _ in places.features(torch.zeros(7), []) if "block" in said]
+    assert found == ["in the last, incomplete block of 4"], "what is left of a block of 2 is the last place"
     found = dict(places.features(torch.zeros(64), []))
     assert "from index 63 on" in found and "from index 64 on" not in found
 
@@ -112,6 +129,16 @@ def test_a_long_answer_is_cut_at_every_early_index_and_at_blocks():
 def test_numbers_are_set_beside_each_other():
     found = dict(places.traits([("i", 2), ("j", 3), ("x", M)]))
     assert found["`i` is not `j`"] and found["`i` is below `j`"] and not found["`i` is above `j`"]
+    assert not any(has for said, has in places.traits([("i", 2), ("j", 2)]) if "`j`" in said and "`i`" in said)
+
+
+def test_an_argument_that_is_not_always_there_confuses_nothing():
+    numbers = [2**n for n in range(1, 14)]
+    for lacking in (lambda n: [("n", n), ("k", None)], lambda n: [("n", n)]):
+        some = [[("n", n), ("k", 8)] for n in numbers]
+        assert places.across([lacking(n) for n in numbers], some) is None
+        assert places.across([lacking(n + 1) for n in numbers], some) == (
+            "Wrong only where `n` is even, and there each time: right for all 13 inputs without.")
 
 
 def test_a_rule_holds_at_every_wrong_place_and_at_no_right_one():
@@ -124,6 +151,48 @@ def test_a_rule_holds_at_every_wrong_place_and_at_no_right_one():
     assert common((long < 0) * 1.0, x=long) == "Right except where `x` is negative."
     assert common((long < 0) * 1.0 * (long != -3), x=long) is None, "one of those places is right"
     assert common((long < 0) * 1.0, 10.0, long) is None, "within the tolerance"
+    assert common((x[2:] < 0) * 1.0, x=x[2:]) is None and common((long[4:] < 0) * 1.0, x=long[4:]) is None
+
+
+def test_a_rule_is_one_of_more_than_a_thousand_patterns():
+    def common(x, wrong, others=0):
+        trial = places.Trial([("x", x)], x + wrong, x)
+        return places.common(trial, [trial] * others, 1e-6)
+    x = torch.arange(-4.0, 10)
+    assert common(x, x < 0) == "Right except where `x` is negative.", "4 of 14 places: 1001"
+    assert common(x[:10], x[:10] == 2, 2) is None, "1 of 10 places, three times: 1000"
+    assert common(x[:10], x[:10] == 2, 3) is None, "that one has no name"
+    assert common(x[4:], x[4:] == 0, 2) is None and common(x[4:], x[4:] == 0, 3), "the first has"
+    assert common(x[4:9], x[4:9] == 0, 6) == "Right except at the first place."
+    assert common(x[4:8], x[4:8] == 0, 6) is None, "four places are too few, on however many inputs"
+
+
+def test_an_answer_that_is_right_or_wrong_everywhere_or_is_none_has_no_such_places():
+    x = torch.arange(-8.0, 8)
+    other = places.Trial([("x", x)], x + (x < 0), x)
+    for here, wrong in ((x.abs(), 0), (-1 - x.abs(), 1)):
+        assert places.common(places.Trial([("x", here)], here + wrong, here), [other] * 6, 1e-6) is None
+    assert places.common(places.Trial([], None, x), [other], 1e-6) is None
+    assert places.common(other, [places.Trial([], None, x)], 1e-6) == "Right except where `x` is negative."
+
+
+def test_an_empty_answer_has_no_places():
+    x, none = torch.arange(-8.0, 8), T([])
+    said = places.common(places.Trial([("x", x)], x + (x < 0), x), [places.Trial([("x", none)], none, none)], 1e-6)
+    assert said == "Right except where `x` is negative."
+
+
+def test_six_other_inputs_are_asked():
+    x = torch.arange(-8.0, 8)
+    fits, breaks = (places.Trial([("x", x)], x + wrong, x) for wrong in (x < 0, x > 0))
+    assert places.common(fits, [*[fits] * 5, breaks], 1e-6) is None
+    assert places.common(fits, [*[fits] * 6, breaks], 1e-6) == "Right except where `x` is negative."
+
+
+def test_whole_numbers_are_wrong_within_the_tolerance_too():
+    x = T([10, 20, 30])
+    assert places.Trial([], x + T([0, 1, 0]), x).wrong(0.5).tolist() == [False, True, False]
+    assert not places.Trial([], x + T([0, 0.01, 0]), x.float()).wrong(0.5).any()
 
 
 # ------------------------------------------------------------------------------------------- changed inputs

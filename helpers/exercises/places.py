@@ -70,24 +70,24 @@ def features(expected: torch.Tensor, inputs: Named) -> Iterator[tuple[str, torch
         yield from ((first, at == 0), (last, at == n - 1), (f"{first} and the last", (at == 0) | (at == n - 1)))
     values = [(f"`{name}`", array(value)) for name, value in inputs]
     for name, there in [*values, ("the answer", expected)]:
-        if there is None or there.dim() == 0 or there.numel() != expected.numel():
+        if there is None or there.numel() != expected.numel():
             continue
         there = there.reshape(shape)
-        finite = there.where(there.isfinite(), 0)
+        finite = there[there.isfinite()]
+        ends = (("is largest", there == finite.max()), ("is smallest", there == finite.min()),
+                ("is of the largest magnitude", there.abs() == finite.abs().max())) if len(finite) else ()
         for words, mask in (("is NaN", there.isnan()), ("is infinite", there.isinf()), ("is zero", there == 0),
                             ("is negative", there < 0), ("is positive", there > 0), ("is odd", there % 2 == 1),
                             ("is zero or negative", there <= 0), ("is even", there % 2 == 0),
                             ("lies half-way between two whole numbers", there * 2 % 2 == 1),
                             *((f"is above {bound}", there > bound) for bound in (7, 15, 127)),
-                            ("is of a magnitude above 1", there.abs() > 1), ("is largest", there == finite.max()),
-                            ("is smallest", there == finite.min()),
-                            ("is of the largest magnitude", there.abs() == finite.abs().max())):
+                            ("is of a magnitude above 1", there.abs() > 1), *ends):
             yield f"where {name} {words}", mask
     for name, n, at in axes:
         yield from ((f"at every odd {name}", at % 2 == 1), (f"at every even {name}", at % 2 == 0))
-        for start in (*range(1, min(n, 64)), *(block for block in (64, 128, 256) if block < n)):
+        for start in (*range(1, min(n, 65)), *(block for block in (128, 256) if block < n)):
             yield from ((f"from {name} {start} on", at >= start), (f"before {name} {start}", at < start))
-            if n % start and start in (2, 4, 8, 16, 32, 64, 128, 256):
+            if n % start and start in (4, 8, 16, 32, 64, 128, 256):  # one of 2 is the last place
                 yield f"in the last, incomplete block of {start}", at >= n - n % start
     if len(dims) == 2:
         off = torch.arange(shape[1]) - torch.arange(shape[0])[:, None]
@@ -100,8 +100,9 @@ def across(right: Sequence[Named], wrong: Sequence[Named]) -> str | None:
     if len(wrong) < 3:
         return None
     best, least = None, 1e-3  # how likely all wrong ones have it by chance: never, where few right ones lack it
-    for (said, _), values in zip(traits(wrong[0]), zip(*(
-            [has for _, has in traits(one)] for one in [*right, *wrong]), strict=False), strict=False):
+    inputs = [dict(traits(one)) for one in [*right, *wrong]]
+    for said in inputs[0]:
+        values = [has.get(said) for has in inputs]
         ours, theirs = values[:len(right)], values[len(right):]
         chance = (sum(map(bool, values)) / len(values)) ** len(wrong)
         if None not in values and all(theirs) and chance < least:
@@ -113,7 +114,7 @@ def across(right: Sequence[Named], wrong: Sequence[Named]) -> str | None:
 
 
 def traits(inputs: Named) -> Iterator[tuple[str, bool | None]]:
-    """(words, whether this input has it; None where the question makes no sense), in the same order for all inputs."""
+    """(words, whether this input has it; None where the question makes no sense)."""
     numbers = [(name, value) for name, value in inputs if isinstance(value, int | float)]
     for (name, value), (other, by) in itertools.combinations(numbers, 2):
         yield f"`{name}` is not `{other}`", value != by
@@ -126,7 +127,7 @@ def traits(inputs: Named) -> Iterator[tuple[str, bool | None]]:
         parts = len(value) if isinstance(value, str | list | tuple | Mapping) else None
         yield f"`{name}` is empty", parts == 0 if parts is not None else None
         yield f"`{name}` has more than one part", parts > 1 if parts is not None else None
-        there = None if isinstance(value, bool) else array(value)
+        there = array(value)
         one = there.item() if there is not None and there.dim() == 0 else None
         for words, has in (
                 ("zero", lambda n: n == 0), ("negative", lambda n: n < 0), ("odd", lambda n: n % 2 == 1),
@@ -152,7 +153,7 @@ def traits(inputs: Named) -> Iterator[tuple[str, bool | None]]:
                 ("is of a size that is no multiple of 256", lambda m: m.numel() % 256 != 0),
                 ("has a negative value", lambda m: (m < 0).any()), ("has a zero", lambda m: (m == 0).any()),
                 ("is zero everywhere", lambda m: not m.any()),
-                ("has a largest magnitude that is negative", lambda m: m.min() < 0 and -m.min() > m.max()),
+                ("has a largest magnitude that is negative", lambda m: -m.min() > m.max()),
                 ("holds NaN or infinity", lambda m: not m.isfinite().all()),
                 ("has values that are not whole", lambda m: (m != m.round()).any()),
                 ("holds a value twice", lambda m: len(m.unique()) < m.numel())):

@@ -32,7 +32,7 @@ def slip(solution: Callable[..., Any], here: Trial, others: Sequence[Trial],
     """The slip that, made in the solution, gives what came, here and on all other inputs: "`//` in place of `/`"."""
     def same(made: Callable[..., Any], trial: Trial) -> bool:
         value = safely(made, trial.args)
-        return value is trial.got if value is NOTHING or trial.got is NOTHING else agree(trial.got, value, 1e-6)
+        return value is not NOTHING and agree(trial.got, value, 1e-6)
 
     made = itertools.chain(_edited(solution), _rounded(solution, here.args)) if len(others) > 1 else ()
     return next((said for said, function in made if all(same(function, trial) for trial in (here, *others))), None)
@@ -61,7 +61,7 @@ def _edits(node: ast.AST) -> Iterator[Edit]:
     for field, child in ast.iter_fields(node):
         if isinstance(child, ast.BinOp):
             sign, factors = _sign(child.op), _flat(child, ast.Mult)
-            what = "term of a sum is left out" if sign in "+-" else f"factor behind a `{sign}` is left out"
+            what = f"factor behind a `{sign}` is left out" if sign not in ("+", "-") else "term of a sum is left out"
             if sign in ("+", "-", "*", "/", "//"):
                 yield f"a {what}", node, field, child.left
             if sign in ("+", "*", "@"):
@@ -74,18 +74,20 @@ def _edits(node: ast.AST) -> Iterator[Edit]:
                     yield ("without its brackets a sum has a factor before some of its terms only", node, field,
                            _joined(ast.Add(), [_joined(ast.Mult(), [*rest, *[factor] * (term in kept), term])
                                                for term in terms]))
-    if isinstance(node, ast.Constant) and type(node.value) is int and abs(node.value) < 1000:
-        for new in (node.value + 1, node.value - 1, *(node.value // 2, 2 * node.value)[:2 * (node.value > 7)]):
+    if isinstance(node, ast.Constant) and type(node.value) is int and node.value < 1000:
+        for new in (node.value + 1, node.value - 1, *((node.value // 2, 2 * node.value) if node.value > 7 else ())):
             yield f"{new} in place of {node.value}", node, "value", new
-    field = "attr" if isinstance(node, ast.Attribute) else "id"
-    if (old := getattr(node, field, "")) in NAMES:
-        yield f"`{NAMES[old]}` in place of `{old}`", node, field, NAMES[old]
-    if old in ("abs", "round", "sqrt") and field == "attr":
-        yield f"`{old}` is left out", node, field, "clone"
+    if isinstance(node, ast.Attribute | ast.Name):
+        field = "attr" if isinstance(node, ast.Attribute) else "id"
+        old = getattr(node, field)
+        if old in NAMES:
+            yield f"`{NAMES[old]}` in place of `{old}`", node, field, NAMES[old]
+        if old in ("abs", "round", "sqrt") and field == "attr":
+            yield f"`{old}` is left out", node, field, "clone"
 
 
-def _sign(node: ast.AST) -> str:
-    return next((sign for sign, kind in SIGNS.items() if isinstance(node, kind)), "?")
+def _sign(node: ast.AST) -> str | None:
+    return next((sign for sign, kind in SIGNS.items() if isinstance(node, kind)), None)
 
 
 def _flat(node: ast.expr, sign: type) -> list[ast.expr]:
@@ -108,7 +110,8 @@ def _rounded(solution: Callable[..., Any], args: tuple) -> Iterator[tuple[str, C
             def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 value = func(*args, **(kwargs or {}))
                 if isinstance(value, torch.Tensor) and value.dtype in (torch.float32, torch.float64):
-                    names.append(func.__name__.strip("_"))
+                    named = func.__self__ if func.__name__ == "__get__" else func  # x.T asks T's __get__
+                    names.append(named.__name__.strip("_"))
                     if dtype and step in (None, len(names)):
                         return value.to(dtype).to(value.dtype)
                 return value
