@@ -122,8 +122,9 @@ def test_a_long_answer_is_cut_at_every_early_index_and_at_blocks():
     assert found["in the last, incomplete block of 256"].nonzero().flatten().tolist() == list(range(256, 300))
     found = [said for said, _ in places.features(torch.zeros(7), []) if "block" in said]
     assert found == ["in the last, incomplete block of 4"], "what is left of a block of 2 is the last place"
-    found = dict(places.features(torch.zeros(64), []))
-    assert "from index 63 on" in found and "from index 64 on" not in found
+    for n in (64, 128, 256):
+        found = dict(places.features(torch.zeros(n), []))
+        assert "from index 63 on" in found and f"from index {n} on" not in found
 
 
 def test_numbers_are_set_beside_each_other():
@@ -189,7 +190,7 @@ def test_six_other_inputs_are_asked():
     assert places.common(fits, [*[fits] * 6, breaks], 1e-6) == "Right except where `x` is negative."
 
 
-def test_whole_numbers_are_wrong_within_the_tolerance_too():
+def test_the_tolerance_does_not_count_for_whole_numbers():
     x = T([10, 20, 30])
     assert places.Trial([], x + T([0, 1, 0]), x).wrong(0.5).tolist() == [False, True, False]
     assert not places.Trial([], x + T([0, 0.01, 0]), x.float()).wrong(0.5).any()
