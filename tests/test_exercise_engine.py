@@ -1,6 +1,7 @@
 """The exercise engine: what each kind of answer earns, that no answer breaks or escapes it, and the calls and cards."""
 
 import ast
+import ctypes
 import functools
 import importlib.metadata
 import io
@@ -12,6 +13,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +22,8 @@ from hypothesis import strategies as st
 
 from helpers.exercises import check, compare, hint, outcome, predict, registry, running, solution
 from helpers.exercises.display import Card, SourceCard
-from helpers.exercises.engine import Case, Exercise, Mistake, examine, is_stub
+from helpers.exercises.engine import Case, Exercise, Mistake, _climb, examine, is_stub
+from helpers.exercises.places import Trial
 
 EXERCISES = dict(registry.exercises())
 
@@ -118,6 +121,8 @@ def test_verdict(function, status, rung, said):
     (lambda numbers, factor: sys.exit(3), "✗ double: not yet.",
      "It ended the program: `exit()` has no place in it. Use `return`."),
     (lambda numbers, factor: interrupted(numbers, factor), "✗ double: not yet.", "It was interrupted while it ran."),
+    (lambda numbers, factor: [max(factor * n, factor) for n in numbers], "✗ double: not yet.",
+     "The answer differs from the one expected."),
     (double, "✓ double: correct.", "Done."),
 ])
 def test_the_card_to_the_letter(function, title, text):
@@ -166,6 +171,10 @@ def fails(message):
      "divided by zero, or did it overflow?"),
     (lambda x, r: torch.where(x < 0, steps(x, r) + 1.5, steps(x, r)), "places",
      "Right before, wrong here: negative numbers. Right except where `x` is negative."),
+    (lambda x, r: x * torch.nan, "finite",
+     "Wrong here: multiples already. NaN came at 4 of 4 places, where a number belongs: was something divided by zero, "
+     "or did it overflow?"),
+    (lambda x, r: x.sin(), "ignored", "`r` has no effect: in all that was tried the answer stays the same."),
     (lambda x, r: steps(x, r).double(), "kind",
      "The dtype is torch.float64, torch.float32 was expected; the values are right once converted."),
     (lambda x, r: steps(x, r) if x.min() >= 0 else steps(x, r).tolist(), "kind",
@@ -203,6 +212,52 @@ def test_what_is_vague_counts_if_the_other_wrong_answers_get_it_too(answer, told
     assert (told in text) if told else "off by one" not in text and "power" not in text, text
 
 
+X, W = torch.tensor([1.5, -2.0, 0.5, 4.0, 7.0]), torch.arange(1.0, 7.0)
+
+
+def trial(got, expected, **inputs):
+    return Trial(list(inputs.items()), got, expected)
+
+
+def larger(k, times=1):
+    """The answer is too large by `times` k."""
+    return trial(X + times * k, X, k=k)
+
+
+def off(amount, expected=5):
+    return trial(expected + amount, expected)
+
+
+def lower(*gaps):
+    return trial(W - torch.tensor(gaps), W)
+
+
+OTHER = trial(X.sin(), X)  # wrong in a way that no rung knows
+SIX, BY_ONE, DOWN = "It is 6 too large, everywhere alike", "It is 1 too large: off by one.", "2 of 6 are one too low"
+
+
+@pytest.mark.parametrize("here, wrong, said", [
+    (larger(6.0), [], f"{SIX}, which is `k`."), (larger(6.0), [larger(9.0), larger(11.0)], f"{SIX}, which is `k`."),
+    (larger(6.0), [larger(9.0), larger(11.0), OTHER, OTHER], f"{SIX}, which is `k`."),
+    (larger(6.0), [larger(9.0), OTHER, OTHER], f"{SIX}."),
+    (larger(6.0), [larger(9.0), larger(11.0), larger(3.0, 2), larger(4.0, 3)], f"{SIX}."),
+    (trial(17, 5, k=6), [trial(23, 5, k=9), trial(27, 5, k=11)], "It is 12 too large, which is 2 times `k`."),
+    (off(1), [off(1), off(1), off(3), off(4)], BY_ONE), (off(1), [off(1), off(-1), off(3)], None),
+    (lower(1, 0, 0, 0, 1, 0), [lower(0, 1, 1, 0, 0, 0), lower(0, -1, -1, 0, 0, 0)], DOWN),
+    (lower(1, 0, 0, 0, 1, 0), [lower(0, -1, -1, 0, 0, 0)], None),
+    (trial(X**2, X), [trial(W**2, W), OTHER, OTHER, OTHER], "the square of what"), (trial(X**2, X), [OTHER], None),
+    (trial(X.clamp(max=3), X), [trial(W.clamp(max=2), W), OTHER, OTHER], "clipped"),
+    (trial(X.clamp(max=3), X), [OTHER], None),
+    (trial(X + X.sin() / 999, X), [trial(W.sqrt() + W.sin() / 999, W.sqrt()), OTHER, OTHER], "Right to 4 digits"),
+    (trial(X + X.sin() / 999, X), [OTHER], None),
+    (trial(1.5 * X + 2, X), [trial(3 * W + 2, W), OTHER], "times 1.5 plus 2"),
+    (trial(1.5 * X + 2, X), [trial(3 * W + 2, W), OTHER, OTHER], None),
+])
+def test_what_the_ladder_says_counts_if_it_fits_the_other_wrong_inputs(here, wrong, said):
+    found = _climb(here, wrong)
+    assert said in found[1] if said else found is None, found
+
+
 def test_a_mistake_that_fits_most_inputs_says_where():
     mistaken = replace(STEPS, mistakes=(Mistake("Rounded down.", (".round()", ".floor()")),))
     assert examine(mistaken, lambda x, r: (x / r).floor() * r).text == "Rounded down."
@@ -228,6 +283,10 @@ def test_a_mistake_must_agree_on_most_inputs():
                        mistakes=(Mistake("Minus three.", lambda numbers, factor: [-3 * n for n in numbers]),))
     assert examine(exercise, lambda numbers, factor: [-3 * n for n in numbers]).index == 0
     assert examine(exercise, lambda numbers, factor: [-factor * n for n in numbers]).rung == "sign"
+    three = replace(exercise, cases=tuple(([n, 2 * n, 7], n) for n in (3, 4, 5, 6, 8)))
+    for most in (5, 6):  # three of the five, and four
+        answer = examine(three, lambda numbers, factor, m=most: [-(3 if factor <= m else 9) * n for n in numbers])
+        assert (answer.rung == "mistake") == (most == 6)
 
 
 def test_a_mistake_may_be_made_of_several_substitutions():
@@ -325,6 +384,35 @@ def test_an_input_may_be_made_for_each_call_and_named_for_the_reader(tmp_path):
     assert not any(path.exists() for path in made)
 
 
+def test_inputs_of_both_kinds_may_stand_side_by_side():
+    @contextmanager
+    def made():
+        yield torch.tensor([2.0, 3.0, 4.0, 11.0, -5.0]), 7
+    both = replace(STEPS, cases=(*STEPS.cases, Case(made, "made anew")))
+    assert examine(both, steps).status == "correct"
+    assert examine(both, lambda x, r: steps(x, r + 1)).text.endswith("It answers as if `r` were one more.")
+    assert examine(both, lambda x, r: steps(x, r) if r != 7 else x.sin()).text == "Right before, wrong here: made anew."
+
+
+def test_an_answer_that_changes_a_folder_is_not_drawn_at_random(tmp_path):
+    @contextmanager
+    def folder():
+        yield tmp_path, 3
+
+    def counts_its_own(path, n):
+        (path / str(len(list(path.iterdir())))).mkdir()
+        return len(list(path.iterdir()))
+    exercise = replace(DOUBLE, solution=lambda path, n: -n, mistakes=(), cases=(Case(folder),))
+    assert examine(exercise, counts_its_own).rung != "random"
+
+
+def test_an_input_may_leave_out_what_has_a_default():
+    short = replace(DOUBLE, mistakes=(), cases=(([1, 2, -5],), ([3, 4],)))
+    assert examine(short, double).status == "correct"
+    verdict = examine(short, lambda numbers, factor=2: [factor * n + n % 2 for n in numbers])
+    assert verdict.status == "wrong" and verdict.details[0] == ("input", "numbers=[1, 2, -5]")
+
+
 def test_a_builtin_is_judged_by_its_answers():
     assert examine(replace(DOUBLE, cases=(([1, 2], [3]),), mistakes=()), max).status == "kind"
     one = replace(DOUBLE, solution=stamped, cases=((torch.ones(2),),), mistakes=())
@@ -395,12 +483,38 @@ def test_nothing_escapes(function, said, capsys):
 
 
 def test_an_exercise_may_give_less_time():
-    assert "still running" in repr(examine(replace(DOUBLE, seconds=0.1), lambda numbers, factor: busy(4)))
+    verdict = examine(replace(DOUBLE, seconds=0.1), lambda numbers, factor: busy(4))
+    assert verdict.rung == "stopped" and "still running" in repr(verdict)
 
 
 def test_an_error_is_shown_with_its_line_and_what_was_expected():
     assert [name for name, _ in examine(DOUBLE, raises).details] == ["input", "raised", "at", "expected"]
     assert examine(DOUBLE, raises).details[3] == ("expected", "[3, 6, -15]")
+
+
+def test_a_registered_mistake_is_asked_within_the_time_of_the_exercise():
+    """Whichever of the two is too slow on most inputs, they do not answer alike there."""
+    def rung(function, face):
+        return examine(replace(DOUBLE, seconds=0.2, mistakes=(Mistake("x", face),)), function).rung
+
+    def zero(numbers, factor):
+        return [0]
+
+    waits = iter([0, 0, 5, 5])  # where it is judged, and then once for each input
+    assert rung(zero, zero) == "mistake" == rung(zero, lambda numbers, factor: busy(5 * (not numbers)) or [0])
+    assert rung(zero, lambda numbers, factor: busy(5 * (numbers == [1, 2, -5])) or [0]) == "kind"
+    assert rung(zero, lambda numbers, factor: busy(5 * (numbers != [1, 2, -5])) or [0]) == "kind"
+    assert rung(lambda numbers, factor: busy(next(waits, 0)) or [0], zero) == "kind" and not list(waits)
+
+
+def test_bits_are_judged_and_shown_in_hex_and_numbers_within_their_tolerance():
+    bits = replace(DOUBLE, hexadecimal=4, mistakes=(), cases=(([1, 20, 0], 3),))
+    failed, wrong = examine(bits, raises), examine(bits, lambda numbers, factor: [n + factor for n in numbers])
+    assert failed.details[0] == wrong.details[0] == ("input", "numbers=[0x0001, 0x0014, 0x0000], factor=0x0003")
+    assert failed.details[-1] == wrong.details[2] == ("expected", "[0x0003, 0x003c, 0x0000]")
+    assert wrong.details[-1] == ("differ", "3 of 3; first at [0]: 0x0004 came, 0x0003 expected")
+    near = replace(DOUBLE, tolerance=0.1, mistakes=(), solution=lambda x: 2 * x, cases=((torch.tensor([1.0, 5.0]),),))
+    assert examine(near, lambda x: 1.99 * x**1.2).details[-1][1].startswith("1 of 2; first at [1]: ")
 
 
 def test_huge_answers_are_shown_short():
@@ -447,6 +561,17 @@ def busy(seconds):
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass
+
+
+def test_a_stop_that_is_thrown_as_the_function_ends_never_arrives(monkeypatch):
+    throw = functools.partial(ctypes.pythonapi.PyThreadState_SetAsyncExc, ctypes.c_ulong(threading.get_ident()),
+                              ctypes.py_object(running.OutOfTime))
+
+    class Lock:  # in place of the watcher it throws itself, where the function has ended and the lock is taken
+        __enter__, __exit__ = staticmethod(throw), lambda self, *_: None
+
+    monkeypatch.setattr(running, "threading", SimpleNamespace(**{**vars(threading), "Lock": Lock}))
+    assert running.call(lambda: 3, ()) == running.Outcome(3)
 
 
 def test_a_stop_that_comes_as_the_function_ends_is_the_last():

@@ -30,7 +30,7 @@ def number(value: Any, hexadecimal: int = 0, digits: int = 7, point: bool = Fals
         return f"0x{int(value):0{hexadecimal}x}" if hexadecimal and value >= 0 else str(int(value))
     if isinstance(value, Real):
         text = f"{float(value):.{digits}g}"
-        return f"{text}.0" if point and text.lstrip("-").isdigit() else text
+        return f"{text}.0" if point and text.removeprefix("-").isdigit() else text
     if isinstance(value, str) and tempfile.gettempdir() in value:  # where a folder lies differs from run to run
         return f"'…/{PurePath(value).name}'"
     return _repr.repr(value)
@@ -185,7 +185,7 @@ def rows(got: Any, expected: Any, tolerance: float, hexadecimal: int = 0) -> tup
     if found and (found.total > 1 or not lines):
         a, b = (number(v, hexadecimal, point=True) for v in (found.came, found.wanted))
         if a == b:
-            a, b = (number(v, hexadecimal, 17) for v in (found.came, found.wanted))
+            a, b = (number(v, digits=17) for v in (found.came, found.wanted))
         error = "" if found.largest is None or hexadecimal else f"; largest error {found.largest:.3g}"
         place = f"first at {found.where}: " if found.where else ""
         lines.append(("differ", f"{found.count:,} of {found.total:,}; {place}{a} came, {b} expected{error}"))

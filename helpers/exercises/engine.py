@@ -244,7 +244,7 @@ def diagnose(exercise: Exercise, function: Callable[..., Any], number: int, args
     case = exercise.inputs()[number]
     context = f"{'Right before, wrong here' if number else 'Wrong here'}: {case.about}. " if case.about else ""
     later = context if number else ""  # what is special about the very first input says little beside a finding
-    share, index = _registered(exercise, function, number, args, outcome)
+    share, index = _registered(exercise, function, args, outcome)
     if index is not None and share > 0.6:
         return later * (share < 1) + exercise.mistakes[index].says, "mistake", index
     if outcome.error is not None:
@@ -332,7 +332,7 @@ def _climb(here: Trial, wrong: list[Trial]) -> tuple[str, str] | None:
     return found
 
 
-def _registered(exercise: Exercise, function: Callable[..., Any], number: int, args: tuple,
+def _registered(exercise: Exercise, function: Callable[..., Any], args: tuple,
                 outcome: Outcome) -> tuple[float, int | None]:
     """(share of the inputs on which it agrees, index) of the registered mistake that answers as the function does."""
     alike = [(index, face) for index, mistake in enumerate(exercise.mistakes) for face in exercise.faces(mistake)
