@@ -128,6 +128,7 @@ def test_verdict(function, status, rung, said):
 def test_the_card_to_the_letter(function, title, text):
     verdict = examine(replace(DOUBLE, cases=(*DOUBLE.cases, ([5, 6], 1))), function)
     assert (f"{verdict.mark} {verdict.title}", verdict.text) == (title, text)
+    assert verdict.rung in (None, "stopped")
 
 
 def steps(x: torch.Tensor, r: int) -> torch.Tensor:
@@ -189,6 +190,8 @@ def fails(message):
      "Wrong here: multiples already. It is 1.5 too large, everywhere alike."),
     (lambda x, r: steps(x, r) + 2 * r, "offset",
      "Wrong here: multiples already. It is 18 too large, everywhere alike, which is 2 times `r`."),
+    (lambda x, r: (x / r).round(), "scale",
+     "Wrong here: multiples already. It is 9 times too small, everywhere alike: that is `r`."),
     (lambda x, r: (x.bfloat16().float() / r).round() * r, "as if", "It answers as if `x` were rounded to bfloat16."),
     (lambda x, r: steps(x, r) if len(x) == 4 else fails("y" * 500), "raised",
      "Right before, wrong here: numbers between. A value of this input is not one that the code can take."),
@@ -198,6 +201,14 @@ def test_what_is_said_to_the_letter(answer, rung, text):
     verdict = examine(STEPS, answer)
     assert (verdict.rung, verdict.text) == (rung, text)
     assert all(len(value) <= 300 for _, value in verdict.details), "however long the exception's message is"
+
+
+def test_what_is_rounded_at_the_end_is_no_slip_on_the_way():
+    def parts(x: torch.Tensor, r: int) -> torch.Tensor:
+        return x / r
+    text = examine(replace(STEPS, solution=parts), lambda x, r: (x / r).bfloat16().float()).text
+    assert text == ("Right before, wrong here: numbers between. 5 of 5 numbers came rounded to bfloat16, and would be "
+                    "right otherwise.")
 
 
 @pytest.mark.parametrize("answer, told", [
@@ -243,6 +254,10 @@ SIX, BY_ONE, DOWN = "It is 6 too large, everywhere alike", "It is 1 too large: o
     (larger(6.0), [larger(9.0), larger(11.0), larger(3.0, 2), larger(4.0, 3)], f"{SIX}."),
     (trial(17, 5, k=6), [trial(23, 5, k=9), trial(27, 5, k=11)], "It is 12 too large, which is 2 times `k`."),
     (off(1), [off(1), off(1), off(3), off(4)], BY_ONE), (off(1), [off(1), off(-1), off(3)], None),
+    (trial(-X, X), [OTHER, OTHER, OTHER], "the sign is the wrong way round"),  # not vague
+    (trial(12, 6, k=6), [trial(20, 11, k=9), trial(19, 12, k=7)], "It is 6 too large, which is `k`."),  # not twice
+    (trial(4, 5), [trial(8, 9), OTHER, OTHER], "the largest power of two"),  # both off by one as well
+    (trial(25, 5, k=4), [trial(81, 9, k=9)], "the square of what"),  # `k` times, by chance
     (lower(1, 0, 0, 0, 1, 0), [lower(0, 1, 1, 0, 0, 0), lower(0, -1, -1, 0, 0, 0)], DOWN),
     (lower(1, 0, 0, 0, 1, 0), [lower(0, -1, -1, 0, 0, 0)], None),
     (trial(X**2, X), [trial(W**2, W), OTHER, OTHER, OTHER], "the square of what"), (trial(X**2, X), [OTHER], None),
@@ -252,6 +267,7 @@ SIX, BY_ONE, DOWN = "It is 6 too large, everywhere alike", "It is 1 too large: o
     (trial(X + X.sin() / 999, X), [OTHER], None),
     (trial(1.5 * X + 2, X), [trial(3 * W + 2, W), OTHER], "times 1.5 plus 2"),
     (trial(1.5 * X + 2, X), [trial(3 * W + 2, W), OTHER, OTHER], None),
+    (trial({"a": 1, "b": 17.1}, {"a": 1, "b": 2.5}), [OTHER], "The value of 'b' is wrong, the rest is right."),
 ])
 def test_what_the_ladder_says_counts_if_it_fits_the_other_wrong_inputs(here, wrong, said):
     found = _climb(here, wrong)
@@ -287,6 +303,24 @@ def test_a_mistake_must_agree_on_most_inputs():
     for most in (5, 6):  # three of the five, and four
         answer = examine(three, lambda numbers, factor, m=most: [-(3 if factor <= m else 9) * n for n in numbers])
         assert (answer.rung == "mistake") == (most == 6)
+    three = replace(three, mistakes=(Mistake(
+        "x", lambda numbers, factor: double(numbers, {3: 9, 8: 9}.get(factor, factor))),))
+    answer = examine(three, lambda numbers, factor: double(numbers, {3: 9, 8: 7}.get(factor, factor)))
+    assert answer.rung != "mistake", "inputs on which both are right do not count"
+    twice = replace(DOUBLE, mistakes=DOUBLE.mistakes[:1] * 2)
+    assert examine(twice, lambda numbers, factor: list(numbers)).index == 0, "the first of two that fit alike"
+
+
+@pytest.mark.parametrize("answer, face, alike", [
+    (lambda n, f: fails("a"), lambda n, f: fails("a"), True), (lambda n, f: fails("a"), lambda n, f: fails("b"), False),
+    (lambda n, f: fails("a"), lambda n, f: (_ for _ in ()).throw(TypeError("a")), False),
+    (lambda n, f: fails("a"), lambda n, f: None, False), (lambda n, f: [9, f], lambda n, f: [f, 9], False),
+    (lambda n, f: [1.5, f], lambda n, f: [1.5 + 1e-7, f], True)])
+def test_a_mistake_is_known_by_its_very_answer_or_exception(answer, face, alike):
+    """Whatever counts as right, be it more or less than that."""
+    mistaken = replace(DOUBLE, tolerance=0.0, close=lambda got, expected: sorted(got) == sorted(expected),
+                       mistakes=(Mistake("x", face),))
+    assert (examine(mistaken, answer).rung == "mistake") == alike
 
 
 def test_a_mistake_may_be_made_of_several_substitutions():
@@ -381,6 +415,8 @@ def test_an_input_may_be_made_for_each_call_and_named_for_the_reader(tmp_path):
     assert examine(exercise, lambda path, n: path.exists() and n).status == "correct"
     verdict = examine(exercise, lambda path, n: 4)
     assert verdict.status == "wrong" and ("input", "an empty folder") in verdict.details
+    verdict = examine(exercise, lambda path, n: n + 14)
+    assert (verdict.rung, verdict.text) == ("unread", "`path` is never used in it.")
     assert not any(path.exists() for path in made)
 
 
@@ -505,6 +541,13 @@ def test_a_registered_mistake_is_asked_within_the_time_of_the_exercise():
     assert rung(zero, lambda numbers, factor: busy(5 * (numbers == [1, 2, -5])) or [0]) == "kind"
     assert rung(zero, lambda numbers, factor: busy(5 * (numbers != [1, 2, -5])) or [0]) == "kind"
     assert rung(lambda numbers, factor: busy(next(waits, 0)) or [0], zero) == "kind" and not list(waits)
+
+
+def test_the_line_that_is_shown_is_the_reader_s_own():
+    def asks_elsewhere(numbers, factor):
+        return re.fullmatch(numbers, "x")
+    assert examine(DOUBLE, asks_elsewhere).details[2] == ("at", 'return re.fullmatch(numbers, "x")')
+    assert [name for name, _ in examine(DOUBLE, divmod).details] == ["input", "raised", "expected"], "it has none"
 
 
 def test_bits_are_judged_and_shown_in_hex_and_numbers_within_their_tolerance():
@@ -685,8 +728,14 @@ def test_bits_are_shown_in_hex():
         ("came", "0x3e89"), ("expected", "0x3e8a")))
 
 
+def begun_twice(x):
+    ...
+    ...
+
+
 @pytest.mark.parametrize("function, stub", [
-    (lambda x: ..., True), (lambda x: None, True), (lambda x: 0, False), (lambda x: x, False), (len, False),
+    (lambda x: ..., True), (begun_twice, True), (lambda x: None, True), (lambda x: 0, False), (lambda x: x, False),
+    (len, False),
 ])
 def test_is_stub(function, stub):
     assert is_stub(function) == stub

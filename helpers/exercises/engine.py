@@ -302,7 +302,7 @@ def _climb(here: Trial, wrong: list[Trial]) -> tuple[str, str] | None:
     inputs as well; what is vague counts only if half of them get the like, else the next rung is asked."""
     some, skip = wrong[:4], set()
 
-    def like(rung: str, want: str = "") -> list[tuple[Quantities, str]]:
+    def like(rung: str, want: str = "none") -> list[tuple[Quantities, str]]:
         tried = [(Quantities(trial.inputs, want=want, skip=skip), trial) for trial in some]
         said = [(own, ladder.inside(trial.got, trial.expected, own)) for own, trial in tried]
         return [(own, found[1]) for own, found in said if found and found[0] == rung]
