@@ -249,7 +249,7 @@ SIX, BY_ONE, DOWN = "It is 6 too large, everywhere alike", "It is 1 too large: o
 
 @pytest.mark.parametrize("here, wrong, said", [
     (larger(6.0), [], f"{SIX}, which is `k`."), (larger(6.0), [larger(9.0), larger(11.0)], f"{SIX}, which is `k`."),
-    (larger(6.0), [larger(9.0), larger(11.0), OTHER, OTHER], f"{SIX}, which is `k`."),
+    (larger(6.0), [larger(9.0), larger(11.0), OTHER, OTHER, OTHER], f"{SIX}, which is `k`."),  # half of the first four
     (larger(6.0), [larger(9.0), OTHER, OTHER], f"{SIX}."),
     (larger(6.0), [larger(9.0), larger(11.0), larger(3.0, 2), larger(4.0, 3)], f"{SIX}."),
     (trial(17, 5, k=6), [trial(23, 5, k=9), trial(27, 5, k=11)], "It is 12 too large, which is 2 times `k`."),
@@ -428,6 +428,8 @@ def test_inputs_of_both_kinds_may_stand_side_by_side():
     assert examine(both, steps).status == "correct"
     assert examine(both, lambda x, r: steps(x, r + 1)).text.endswith("It answers as if `r` were one more.")
     assert examine(both, lambda x, r: steps(x, r) if r != 7 else x.sin()).text == "Right before, wrong here: made anew."
+    alone = replace(STEPS, cases=(Case(made),), draw=None)  # not to be changed: a folder, say
+    assert examine(alone, lambda x, r: x.sin()).text == "`r` is never used in it."
 
 
 def test_an_answer_that_changes_a_folder_is_not_drawn_at_random(tmp_path):
