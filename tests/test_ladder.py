@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -369,16 +370,89 @@ def test_what_explains_most_of_the_wrong_answers_is_told_though_others_are_right
     assert probes.as_if(only_flipped, scaled, (E, 7, True), others, 1e-6) == "as if `bits` were 3"
 
 
-def test_unread():
+def power(x: torch.Tensor, bits: int) -> torch.Tensor:
+    return x * 2.0**bits
+
+
+@pytest.mark.parametrize("wrong, right, told", [
+    ("yn", "", True), ("ynn", "", False),  # it must explain half of the wrong answers
+    ("yn", "yn", True), ("y", "yynn", True), ("yy", "ynn", False),  # and half of the right ones
+    ("yyyn", "nnnn", True), ("yyn", "nnn", False), ("yy", "nn", False)])  # or most of at least three wrong ones
+def test_an_explanation_must_hold_for_enough_of_the_other_inputs(wrong, right, told):
+    """`bits` = 3 foretells 3 (y) and not 5 (n), where it is wrong; where it is right, an x of 0 (y) and not another."""
+    odd = D + 0.7
+    cases = [(D, 11 + n, power(D, 3) if here == "y" else odd) for n, here in enumerate(wrong)]
+    cases += [(D * (here == "n"), 21 + n, power(D * (here == "n"), 21 + n)) for n, here in enumerate(right)]
+    answers = {7: power(D, 3), **{bits: answer for _, bits, answer in cases}}
+    found = probes.as_if(lambda x, bits: answers[bits] * (1 + 1e-7), power, (D, 7), [case[:2] for case in cases], 1e-6)
+    assert found == ("as if `bits` were 3" if told else None)
+
+
+def test_of_several_explanations_the_one_is_told_that_explains_the_most():
+    most = T([16.0, -8.0, 4.0])  # with 7 bits, 3 bits are the same as x divided by its largest magnitude
+    others = [(most, 7), (most / 2, 7), (2 * most, 7)]
+    for answer, said in ((lambda x, bits: power(x, 3), "`bits` were 3"),
+                         (lambda x, bits: power(x / x.max(), bits), "`x` were divided by its largest magnitude")):
+        assert probes.as_if(answer, power, (most, 7), [*others, (most, 7)], 1e-6) == f"as if {said}"
+
+
+@pytest.mark.parametrize("x, told", [(E, True), (E[:3], True), (E[:2], False), (1.5, False)])
+def test_without_another_input_three_numbers_are_no_chance(x, told):
+    assert probes.as_if(lambda x, bits: power(x, 3), power, (x, 7), [], 1e-6) == (
+        "as if `bits` were 3" if told else None)
+
+
+def test_a_change_that_changes_nothing_explains_nothing():
+    x = torch.arange(3.0)  # sorted, whole and not negative
+    assert probes.as_if(lambda x, bits: power(x, bits) * (1 + 2e-7), power, (x, 7), [], 0.0) is None
+
+
+def test_no_more_is_asked_than_a_few_calls(monkeypatch):
+    asked = []
+
+    def counted(bits):
+        asked.append(bits)
+        return T([1.0, 2, 3]) * 2.0**3
+    inputs = [(bits,) for bits in range(11, 31)]
+
+    def alone(bits):
+        return T([1.0, 2, 3]) * 2.0**bits
+    assert probes.as_if(counted, alone, (7,), inputs, 1e-6) == "as if `bits` were 3" and len(asked) == 1 + 10
+    asked.clear()
+    assert probes.ignored(counted, alone, inputs, 1e-6) == "bits" and len(asked) == 5 * (1 + 4)
+    asked.clear()
+    assert probes.as_if(lambda bits: counted(bits) + 0.1, alone, (7,), inputs, 1e-6) is None
+    assert asked == [7], "where nothing fits here the others need not be asked"
+    monkeypatch.setattr(probes, "TRIES", 3)
+    assert probes.as_if(counted, alone, (7,), inputs, 1e-6) is None, "it would be a later one"
+
+
+def test_a_loop_without_an_end_is_given_up(monkeypatch):
+    monkeypatch.setattr(probes, "SECONDS", 0.05)
+
+    def endless():
+        while True:
+            pass
+    assert probes.safely(endless, ()) is probes.NOTHING
+
+
+def test_unread(monkeypatch):
     names = ["x", "bits", "flip"]
     assert probes.unread(lambda x, b, f: x * f, names) == "bits"
     assert probes.unread(lambda x, b, f: [n * b + f for n in x], names) is None, "read in an inner function, too"
     assert probes.unread(lambda *x: 1, names) is None and probes.unread(len, names) is None
+    assert probes.unread(lambda x, b, f, more=1: x * b * f, names) is None, "it has no name for one of its own"
+    steps = [SimpleNamespace(opname="LOAD_FAST_LOAD_FAST", argval=("x", "f"))]  # as Python 3.13 has them
+    monkeypatch.setattr(probes.dis, "get_instructions", lambda code: steps)
+    assert probes.unread(lambda x, b, f: x * f, names) == "bits"
 
 
 def test_unsteady():
     assert probes.unsteady(lambda x: x + torch.rand(6), (E,)) and not probes.unsteady(lambda x: x + 1, (E,))
     assert not probes.unsteady(lambda x: 1 / 0, (E,))
+    for values, unsteady in ((1, 1, 2), True), ((1, 1, 1, 2), False):  # it is called three times
+        left = iter(values)
+        assert probes.unsteady(lambda x, left=left: next(left), (E,)) is unsteady
 
 
 def test_ignored():
@@ -387,7 +461,13 @@ def test_ignored():
     assert find(lambda x, bits, flip: scaled(x, 8, flip)) == "bits"
     assert find(lambda x, bits, flip: T([1.0])) == "x"
     assert probes.ignored(lambda x, bits, flip: T([1.0]), scaled, OTHERS[:1], 1e-6) is None, "one input alone"
+    assert probes.ignored(lambda x, bits, flip: T([1.0]), scaled, OTHERS[:2], 1e-6) == "x"
     assert find(scaled) is None
+    assert find(lambda x, bits, flip: scaled(x, 8, flip) * (1 + bits / 100)) is None, "an effect, be it small"
+    assert probes.ignored(lambda x, bits: x + 1, lambda x, bits: 2 * x, [(E, 4), (M, 5)], 1e-6) is None, (
+        "what has no effect on the right answer may be ignored")
+    some = [(E, 4), *OTHERS]  # the first without the last argument
+    assert probes.ignored(lambda x, bits=8, flip=False: scaled(x, bits), scaled, some, 1e-6) == "flip"
     assert find(lambda x, bits, flip: 1 / 0) is None
     assert find(lambda x, bits, flip: scaled(x, 8 if flip else bits, flip)) is None, "without effect on one input only"
 

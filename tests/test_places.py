@@ -210,6 +210,10 @@ VARIANTS = [
                 "were half as large": 0.125, "were squared": 0.0625, "had the other sign": -0.25,
                 "were 1 / its value": 4, "were 2": 2,
                 "were 3": 3, "were 8": 8, "were 16": 16}),  # none above 16
+    (81, [], {"were 1": 1, "were 0": 0, "were one more": 82, "were one less": 80, "were twice as large": 162,
+              "had the other sign": -81, "were its root": 9, "were 2": 2, "were 3": 3, "were 4": 4, "were 8": 8,
+              "were 16": 16, "were 32": 32, "were 64": 64, "were 127": 127, "were 256": 256}),
+    (0.0, [], {"were 1": 1, "were one less": -1, "were 2": 2, "were 3": 3, "were 4": 4, "were 8": 8, "were 16": 16}),
     (True, [], {"were False": False}),
     (" A\nb ", [], {"were stripped of white space at its ends": "A\nb", "were in lower case": " a\nb ",
                     "were one line": "A b", "had no line breaks": " Ab "}),
@@ -238,6 +242,14 @@ def test_variants(value, others, expected):
     assert found == expected
     if isinstance(value, int | float):
         assert {type(new) for new in found.values()} == {type(value)}
+
+
+def test_no_number_is_tried_that_is_far_larger_than_those_seen():
+    """2 to the power of a large one would fill the memory. Up to 16 they may be, or four times as large."""
+    def tried(value):
+        return [new for _, new in probes.variants("x", value, [], solution)]
+    assert 16 in tried(1 / 16) and 17 not in tried(1 / 17)
+    assert 64 in tried(16) and 64 not in tried(15)
 
 
 def test_a_default_comes_first_where_it_is_another():
@@ -269,14 +281,24 @@ def test_variants_of_tensors():
     line = dict(probes.variants("x", T([1, 2, 300]), [], solution))
     assert line["were shifted by one"].tolist() == [300, 1, 2]
     assert line["were shifted by one the other way"].tolist() == [2, 300, 1]
+    assert line["lacked its last part"].tolist() == [1, 2]
     assert "were transposed" not in line and "were rounded" not in line and "were reversed in every row" not in line
     byte = dict(probes.variants("x", T([0x1F, 0xFE], dtype=torch.uint8), [], solution))
     assert byte["were signed"].tolist() == [31, -2] and byte["had its half-bytes exchanged"].tolist() == [0xF1, 0xEF]
-    assert "had the other sign" not in byte
-    assert list(dict(probes.variants("x", T(1.5), [], solution))) == [
-        "held magnitudes only (no signs)", "had the other sign", "were zero everywhere", "were one everywhere",
-        "were rounded", "were cut off to whole numbers", "were squared", "were rounded to bfloat16",
-        "were rounded to float16"]
+    assert "had the other sign" not in byte and byte["were reversed"].tolist() == [0xFE, 0x1F]
+    for one in (T(1.5), T([1.5])):
+        assert list(dict(probes.variants("x", one, [], solution))) == [
+            "held magnitudes only (no signs)", "had the other sign", "were zero everywhere", "were one everywhere",
+            "were rounded", "were cut off to whole numbers", "were squared", "were rounded to bfloat16",
+            "were rounded to float16"]
+    two = dict(probes.variants("x", T([1.0, 2 + 2**-12]), [], solution))
+    assert two["were its mean everywhere"].tolist() == [1.5 + 2**-13] * 2
+    assert two["were rounded to bfloat16"].tolist() == two["were rounded to float16"].tolist() == [1, 2]
+    wide = dict(probes.variants("x", T([[1, 2, 3], [4, 5, 6]]), [], solution))
+    assert wide["were transposed"].tolist() == [[1, 4], [2, 5], [3, 6]]
+    assert wide["were reshaped where it is to be transposed"].tolist() == [[1, 3, 5], [2, 4, 6]]
+    deep = dict(probes.variants("x", torch.arange(8).view(2, 2, 2), [], solution))
+    assert deep["were reversed in every row"].tolist() == [[[1, 0], [3, 2]], [[5, 4], [7, 6]]]
     assert "were rounded to float16" not in dict(probes.variants("x", T([1.5]).bfloat16(), [], solution))
 
 
@@ -285,4 +307,5 @@ def test_changes_exchange_two_of_a_kind_and_try_the_likeliest_of_each_first():
     assert found[:4] == [("as if `a` and `b` were exchanged", (2, 1, True)), ("as if `a` were 0", (0, 2, True)),
                          ("as if `b` were 1", (1, 1, True)), ("as if `x` were False", (1, 2, False))]
     assert ("as if `a` were 7", (7, 2, True)) in found
-    assert not any("exchanged" in said for said, _ in probes.changes(["a", "x"], (1, True), [], lambda a, x: a))
+    for args in ((1, True), (True, 1)):
+        assert not any("exchanged" in said for said, _ in probes.changes(["a", "x"], args, [], lambda a, x: a))

@@ -88,10 +88,10 @@ def test_memory_that_is_shared():
 
 def test_quantities_of_an_input():
     named = [("r", 4), ("flag", True), ("d", {"a": 2, "b": "x", "c": False}), ("W", torch.ones(3, 5)),
-             ("s", T(7.0)), ("v", T([6.0])), ("items", [1, 2]), ("pair", (1, 2, 3)), ("word", "abc")]
+             ("s", T(7.0)), ("v", T([6.0])), ("items", [1, 2]), ("pair", (1, 2, 3, 4)), ("word", "abc")]
     assert numbers(named) == [
         ("`r`", 4), ("`d['a']`", 2), ("`W.shape[0]`", 3), ("`W.shape[1]`", 5), ("the size of `W`", 15), ("`s`", 7),
-        ("`v.shape[0]`", 1), ("the length of `items`", 2), ("the length of `pair`", 3),
+        ("`v.shape[0]`", 1), ("the length of `items`", 2), ("the length of `pair`", 4),
         ("`pair[0]`", 1), ("`pair[1]`", 2), ("`pair[2]`", 3)]
     assert all(type(value) is float for _, value in numbers(named))
     assert numbers([("shapes", [(2, 3), (4, 5)])])[1:] == [
@@ -137,6 +137,7 @@ def test_an_amount_has_a_name_if_it_has_it_everywhere():
         others = [asked(inputs, amount(*(v for _, v in inputs)), "offset") for inputs in RANKS[1:]]
         return Quantities(RANKS[0], others).amount(amount(*(v for _, v in RANKS[0])))
     assert told(lambda r, k, a: r) == "`r`" and told(lambda r, k, a: r * r) == "`r` squared"
+    assert told(lambda r, k, a: r * k) == "`r` times `k`"
     for times in (2, 3, 4):
         assert told(lambda r, k, a, n=times: n * k) == f"{times} times `k`"
         assert told(lambda r, k, a, n=times: n * r * k) == f"{times} times `r` times `k`"
@@ -153,12 +154,23 @@ def test_a_round_number_over_one_of_the_input(constant):
 
 def test_one_other_input_is_enough_for_a_number_itself_and_for_a_fraction():
     """Two whole numbers are soon made of others by chance."""
-    here, there = [("r", 6), ("k", 5)], [("r", 9), ("k", 7)]
-    assert Quantities(here, [asked(there, 9)]).factor(6.0) == "that is `r`"
-    assert Quantities(here, [asked(there, 63)]).factor(30.0) == "", "`r` times `k`, or chance"
-    assert Quantities(here, [asked(there, 9 / 7)]).factor(6 / 5) == "that is `r` / `k`"
+    here, there = [("r", 7), ("k", 5)], [("r", 9), ("k", 7)]
+    assert Quantities(here, [asked(there, 9)]).factor(7.0) == "that is `r`"
+    for size in (35.0, 35.0 - 1e-6):  # as float32 has it
+        assert Quantities(here, [asked(there, 63)]).factor(size) == "", "`r` times `k`, or chance"
+    assert Quantities(here, [asked(there, 9 / 7)]).factor(7 / 5) == "that is `r` / `k`"
+    assert Quantities(here, [asked(there, 7)]).factor(5.0) == "that is `k`"
     assert Quantities([("r", 4)], [asked([("r", 9)], 9)]).factor(4.0) == "", "small numbers fit by chance"
-    assert Quantities([("x", torch.ones(6, 7))], [asked([("x", torch.ones(5))], 5)]).factor(7.0) == "", "one side there"
+
+
+@pytest.mark.parametrize("here, there, size", [
+    (("x", torch.ones(6, 7)), ("x", torch.ones(5)), 7.0), (("n", 8), ("n", 1), 8 / 7),
+    (("n", 10), ("n", 0.5), 10**0.5 / 3)])
+def test_what_is_not_to_be_had_there_fits_no_size(here, there, size):
+    """One side in place of two, nothing to divide by, no whole part: be the size there large or next to 1."""
+    for other in (5, 1):
+        assert Quantities([here], [asked([there], other)]).factor(size) == ""
+    assert Quantities([("r", 7)], [asked([("r", 0)], 1, "offset")]).amount(7.0) == ""
 
 
 def test_a_factor_may_be_turned_round_elsewhere():
@@ -181,6 +193,7 @@ def test_sides_are_not_added():
 
 def test_alone_only_one_number_that_is_the_size_has_a_name():
     assert Quantities([("r", 8), ("k", 5)]).factor(8.0) == "that is `r`"
+    assert Quantities([("r", 4)]).factor(4.0) == "that is `r`"
     assert Quantities([("r", 8), ("k", 8)]).factor(8.0) == Quantities([("r", 8)], want="none").factor(8.0) == ""
     assert Quantities([("r", 3)]).amount(3.0) == "", "small numbers fit by chance"
     assert Quantities([("x", torch.ones(2, 3)), ("n", [1, 2]), ("s", "ab")]).as_long_as(2) == ["`x`", "`n`"]

@@ -15,12 +15,13 @@ from helpers.exercises.running import call
 
 Judge = Callable[[tuple], Any]  # the reference solution as a function of the arguments' tuple
 TRIES = 150  # changed inputs that are tried at most
+SECONDS = 5.0  # for each call
 NOTHING = object()
 
 
 def safely(function: Callable[..., Any], args: tuple) -> Any:
     """The function's value for a copy of `args`, or NOTHING where it raises."""
-    outcome = call(function, copied(args), 5.0)
+    outcome = call(function, copied(args), SECONDS)
     return NOTHING if outcome.error is not None else outcome.value
 
 
@@ -105,10 +106,10 @@ def changes(names: Sequence[str], args: tuple, others: Sequence[tuple],
                 yield f"as if `{names[j]}` and `{names[i]}` were exchanged", tuple(swapped)
     lists = [list(variants(names[j], args[j], [o[j] for o in others if len(o) > j], solution))
              for j in range(len(args))]
-    for depth in range(max(map(len, lists), default=0)):  # the likeliest of every argument first
-        for j, found in enumerate(lists):
-            if depth < len(found):
-                said, value = found[depth]
+    for row in itertools.zip_longest(*lists):  # the likeliest of every argument first
+        for j, found in enumerate(row):
+            if found:
+                said, value = found
                 yield f"as if `{names[j]}` {said}", (*args[:j], value, *args[j + 1:])
 
 
@@ -165,7 +166,7 @@ def _numbers(value: float, others: Sequence[Any]) -> Iterator[tuple[str, float]]
     for said, new in (("were 1", 1), ("were 0", 0), ("were one more", value + 1), ("were one less", value - 1),
                       ("were twice as large", 2 * value), ("were half as large", value / 2),
                       ("were squared", value * value), ("had the other sign", -value),
-                      ("were its root", abs(value) ** 0.5), ("were 1 / its value", 1 / value if value else 0),
+                      ("were its root", abs(value) ** 0.5), ("were 1 / its value", 1 / (value or 1)),
                       *((f"were {number(other)}", other) for other in [*seen, 2, 3, 4, 8, 16, 32, 64, 127, 256])):
         made = kind(new)
         if made == new and made not in tried and abs(made) <= most:

@@ -44,11 +44,11 @@ class Quantities:
         if not tables:
             found = [name for name, value in known if _near(abs(value), size) and size > 3]
             lone = len(found) == 1 and not self.want
-            self.told = "?" if self.want in ("scale", "offset") else "".join(found) * lone
+            self.told = "?" if self.want in ("scale", "offset") else found[0] if lone else ""
         elif size < 5 and all(_near(asked, size) for _, asked in tables):
             self.told = ""  # always 2: what of the input is 2 as well says nothing
         else:
-            trusted = len(tables) > 1 or size % 1 > 1e-3  # one more whole number may fit by chance
+            trusted = len(tables) > 1 or abs(size - round(size)) > 1e-3  # one more whole number may fit by chance
             self.told = next((name for name, value in made(known) if _near(value, size) and (
                 trusted or size > 4 and name in dict(known)) and all(
                     _near(table.get(name, 0.0), asked) or made is _factors and _near(table.get(name, 0.0), 1 / asked)
@@ -116,7 +116,8 @@ def _factors(known: Sequence[tuple[str, float]]) -> Iterator[tuple[str, float]]:
 
 
 def _cut(value: float) -> float:
-    return value / (value // 1) if value >= 1 else 0.0
+    whole = value // 1
+    return value / whole if whole else 0.0
 
 
 def _amounts(known: Sequence[tuple[str, float]]) -> Iterator[tuple[str, float]]:
