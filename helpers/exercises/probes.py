@@ -46,7 +46,7 @@ def as_if(function: Callable[..., Any], solution: Callable[..., Any], args: tupl
                 scores[said][wrong].append(_alike(ours, safely(solution, changed), max(tolerance, 1e-6)))
     few = not isinstance(expected, torch.Tensor) or expected.numel() < 3  # few numbers are soon met by chance
     told = [said for said, (right, wrong) in scores.items() if (any(wrong) or not few and not wrong) and (
-        3 * sum(wrong) > 2 * len(wrong) > 4 or 2 * sum(wrong) >= len(wrong) and 2 * sum(right) >= len(right))]
+        3 * sum(wrong) > 2 * len(wrong) >= 6 or 2 * sum(wrong) >= len(wrong) and 2 * sum(right) >= len(right))]
     return max(told, key=lambda said: sum(map(sum, scores[said])), default=None)
 
 
