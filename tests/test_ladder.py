@@ -174,7 +174,8 @@ MORE = [  # the same rungs at their ends, where one step further another sentenc
     (("a",) * 6, ("a",) * 5 + ("b",)), ((1, 2, 3, 4, "x"), (1, 2, 3, 4, "y")), ([10, 3, 5, 0], [0, 1, 2, 10]),
     ((1.0000001, "x"), (1.0, "y")), ((8 * E, "x"), (E, "x")), ((-E, "x"), (E, "x")), ("xaya", "a"),
     ("abcdef", "abcdefabcdef"), (["A"], ["a"]), ([("b", 1.0000001), ("b", 2.0)], [("b", 2.0), ("b", 1.0)]),
-    ([1.0000001, "C"], [1.0, "c"])]
+    ([1.0000001, "C"], [1.0, "c"]), (T([1.0, 1.00005, 1, 1]), T([0.0, 2, 1, 3.5])),
+    (T([1e300, 2e-320], dtype=torch.float64), T([1e300, 1e-320], dtype=torch.float64))]
 INPUTS = [("r", 8), ("x", torch.ones(5, 9)), ("levels", torch.ones(7))]
 SENTENCES = Path(__file__).with_name("sentences.txt")
 
