@@ -201,6 +201,8 @@ def test_a_table_shows_what_is_held_and_the_sum():
     html = ledger._repr_html_()
     assert re.findall(r"<td[^>]*>(.*?)</td>", html) == [
         "weights", "1,234,567", "scales", "12", "<b>total</b>", "1,234,579"]
+    assert re.sub(r"<[^>]*>", " ", html).split() == [
+        "bytes", "weights", "1,234,567", "scales", "12", "total", "1,234,579"]
 
 
 def test_peak_counts_each_storage_while_it_lives():
@@ -221,6 +223,26 @@ def test_peak_counts_each_storage_while_it_lives():
     assert peak.highest(middle) == (4 * 55 + 400, {0, 1, 3, 4}) and peak.highest(0, before) == (620, {0, 1, 2})
     assert peak.living() == {0, 1, 3, 4} and peak.living(before) == {0, 1, 2}
     assert second.numel() + third.numel() == 250
+
+
+def test_the_first_of_equal_peaks_counts_even_at_the_very_first_tensor():
+    with Peak() as peak:
+        assert peak.highest() == (0, set())
+        for _ in range(2):
+            torch.zeros(50)
+        torch.zeros(5)
+    assert peak.events == [0, ~0, 1, ~1, 2, ~2] and peak.highest() == (200, {0})
+    assert peak.highest(1) == (200, {1}) and peak.highest(3, 4) == (0, set())
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_peak_sees_the_weight_that_a_4_bit_product_dequantizes(nested):
+    x, bias = torch.randn(3, 192), torch.randn(64)
+    codes, state = bnb.functional.quantize_4bit(torch.randn(64, 192), quant_type="nf4", compress_statistics=nested)
+    with Peak() as peak:
+        result = bnb.matmul_4bit(x, codes.t(), state, bias=bias)
+    assert 4 * 64 * 192 in peak.sizes and peak.bytes >= 4 * 64 * 192 + result.nbytes
+    assert torch.equal(result, bnb.matmul_4bit(x, codes.t(), state, bias=bias))
 
 
 def test_measure_knows_our_own_quantized_layers():

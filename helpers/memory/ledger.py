@@ -56,18 +56,17 @@ def measure(model: nn.Module) -> Ledger:
             add("absmax", quantized.scales.packed if nested else quantized.scales)
             add("nested absmax", quantized.scales.scales if nested else None)
             add("codebooks", quantized.scales.codebook if nested else None)
-        for parameter in module.parameters(recurse=False):
-            state = getattr(parameter, "quant_state", None)
-            add("parameters" if state is None else "codes", parameter)
-            if state is not None:
-                add("absmax", state.absmax)
-                add("codebooks", state.code)
-                add("offsets", state.offset)
-                add("nested absmax", state.state2.absmax if state.nested else None)
-                add("codebooks", state.state2.code if state.nested else None)
-    for module in model.modules():  # last: a buffer that belongs to a quantized tensor has been counted as that
-        for buffer in module.buffers(recurse=False):
-            add("buffers", buffer)
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        add("parameters" if state is None else "codes", parameter)
+        if state is not None:
+            add("absmax", state.absmax)
+            add("codebooks", state.code)
+            add("offsets", state.offset)
+            add("nested absmax", state.state2.absmax if state.nested else None)
+            add("codebooks", state.state2.code if state.nested else None)
+    for buffer in model.buffers():  # last: a buffer that belongs to a quantized tensor has been counted as that
+        add("buffers", buffer)
     return Ledger(entries)
 
 

@@ -40,7 +40,7 @@ class Peak(TorchDispatchMode):
         number = len(self.sizes)
 
         def gone(_):
-            self.alive.pop(key, None)
+            del self.alive[key]
             self.events.append(~number)
 
         self.alive[key] = number, weakref.ref(storage, gone)
@@ -49,13 +49,13 @@ class Peak(TorchDispatchMode):
         return number
 
     def highest(self, start: int = 0, stop: int | None = None) -> tuple[int, set[int]]:
-        """The most bytes alive between two events, and the numbers of the storages that held them."""
+        """The most bytes alive between two events, and the numbers of the storages that held them first."""
         now = most = moment = 0
         for place, number in enumerate(self.events[:stop]):
             now += self.sizes[number] if number >= 0 else -self.sizes[~number]
-            if place == start or (place > start and now > most):
-                most, moment = now, place
-        return most, self.living(moment + 1)
+            if place >= start and now > most:
+                most, moment = now, place + 1
+        return most, self.living(moment)
 
     def living(self, stop: int | None = None) -> set[int]:
         """The numbers of the storages that are alive after so many events; None for all."""
@@ -72,7 +72,7 @@ class Peak(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.name() == "bitsandbytes::gemm_4bit":
             with self:
-                return _dequantize_and_multiply(*args, **(kwargs or {}))
+                return _dequantize_and_multiply(*args)  # torch gives them by position
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
