@@ -59,8 +59,9 @@ LONG = (  # of what these say, shorter tests say enough
     "test_no_pair_of_answers_breaks_the_ladder", "test_a_factor_or_an_offset_that_is_named_is_there",
     "test_the_first_difference_is_shown", "test_a_stop_that_comes_as_the_function_ends_is_the_last",
     "test_ten_million_values_are_those_of_ml_dtypes_bit_for_bit",
-    "test_trace_is_a_real_step_and_the_forecast_comes_within_5_percent", "test_both_know_when_the_output_head_is_the_peak",
-    "test_the_forecast_comes_within_5_percent_of_the_traced_step", "test_another_layer_takes_what_the_one_before_took")
+    "test_trace_is_a_real_step_and_the_forecast_comes_within_5_percent",
+    "test_the_forecast_comes_within_5_percent_of_the_traced_step",
+    "test_both_know_when_the_output_head_is_the_peak", "test_another_layer_takes_what_the_one_before_took")
 
 CONFTEST = """
 
