@@ -6,11 +6,13 @@ import re
 import bitsandbytes as bnb
 import pytest
 import torch
+import trl.trainer.utils
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from real_step import load
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
+from trl.kernels import chunked_logprob
 
 from helpers.memory import (
     CARDS,
@@ -26,7 +28,7 @@ from helpers.memory import (
     skeleton,
     smallest_card,
 )
-from helpers.memory.card import as_on_a_gpu
+from helpers.memory.card import Card, as_on_a_gpu
 from helpers.memory.peak import Peak
 from helpers.pocket import WEIGHTS as POCKET_WEIGHTS
 from helpers.qlora import NF4Linear
@@ -243,6 +245,34 @@ def test_peak_sees_the_weight_that_a_4_bit_product_dequantizes(nested):
         result = bnb.matmul_4bit(x, codes.t(), state, bias=bias)
     assert 4 * 64 * 192 in peak.sizes and peak.bytes >= 4 * 64 * 192 + result.nbytes
     assert torch.equal(result, bnb.matmul_4bit(x, codes.t(), state, bias=bias))
+
+
+def test_on_a_card_every_token_has_a_label_and_other_indices_are_left_alone():
+    x, mask, order = torch.rand(2, 3, 4), torch.tensor([[True, False, True]] * 2), torch.tensor([1, 0])
+    with Card():
+        rows, labels, each, swapped, last = x[mask], mask[mask], x[..., 0].masked_select(mask), x[order], x[:, order]
+    assert torch.equal(rows, x.reshape(6, 4)) and torch.equal(labels, mask.flatten())
+    assert torch.equal(each, x[..., 0].flatten())
+    assert len({tensor.untyped_storage().data_ptr() for tensor in (x, rows, mask, labels)}) == 4  # copies
+    assert torch.equal(swapped, x.flip(0)) and torch.equal(last, x[:, :2].flip(1))
+
+
+def test_as_on_a_gpu_answers_for_one_while_it_lasts():
+    ones, asked, head = torch.ones(1000), torch.nn.functional.dropout, torch.device("cpu")
+    with as_on_a_gpu():
+        for p, kept in ((0.5, 2), (0.75, 4)):
+            assert torch.nn.functional.dropout(ones, p).unique().tolist() == [0, kept]
+        assert torch.nn.functional.dropout(ones).unique().tolist() == [0, 2]
+        assert torch.equal(torch.nn.functional.dropout(ones, 0.5, False), ones)
+        with Peak() as peak:
+            torch.nn.functional.dropout(ones, 0.1)
+        assert sorted(peak.sizes) == [1000, 4000]  # the mask takes a byte each
+        assert trl.trainer.utils._use_triton(head) and chunked_logprob._use_triton(head)
+        assert not torch.is_autocast_enabled()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.is_autocast_enabled() and torch.is_autocast_enabled("cpu")
+            assert not torch.is_autocast_enabled("cuda")
+    assert torch.nn.functional.dropout is asked and not trl.trainer.utils._use_triton(head)
 
 
 def test_measure_knows_our_own_quantized_layers():
