@@ -81,10 +81,24 @@ def test_measure_finds_what_the_footprint_leaves_out(checkpoints):
 
 @pytest.mark.parametrize("name, parameters", [
     ("GPT-2", 124_439_808), ("Llama-2-7B", 6_738_415_616), ("Llama-2-13B", 13_015_864_320),
-    ("LLaMA-65B", 65_285_660_672), ("Llama-2-70B", 68_976_648_192)])
+    ("LLaMA-33B", 32_528_943_616), ("LLaMA-65B", 65_285_660_672), ("Llama-2-70B", 68_976_648_192)])
 def test_published_parameter_counts(name, parameters):
     forecast = forecast_weights(LLAMAS[name], bits=32)
     assert forecast["parameters"] == 4 * parameters
+
+
+def test_shapes_are_out_by_in_also_where_the_weight_is_kept_transposed():
+    llama, gpt2 = (linear_shapes(skeleton(LLAMAS[name])) for name in ("Llama-2-7B", "GPT-2"))
+    assert llama["model.layers.31.mlp.down_proj"] == (4096, 11008) and "lm_head" not in llama
+    assert gpt2["transformer.h.0.attn.c_attn"] == (3 * 768, 768)
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_fewer_bits_are_stored_as_four_are(bits):
+    four, fewer = forecast_weights(SMALL), forecast_weights(SMALL, bits=bits)
+    linears = len(linear_shapes(skeleton(SMALL)))
+    assert fewer == four | {"codes": four["codes"] * bits // 4,
+                            "codebooks": four["codebooks"] - linears * 4 * (16 - 2**bits)}
 
 
 def test_llama_2_7b_in_nf4():

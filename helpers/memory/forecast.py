@@ -19,17 +19,14 @@ INPUTS = {"q_proj": "hidden", "k_proj": "hidden", "v_proj": "hidden", "o_proj": 
           "gate_proj": "middle", "up_proj": "middle", "down_proj": "gated"}                    # read
 
 
-def _llama(hidden: int, ff: int, layers: int, heads: int, kv_heads: int | None = None) -> LlamaConfig:
-    return LlamaConfig(hidden_size=hidden, intermediate_size=ff, num_hidden_layers=layers, num_attention_heads=heads,
-                       num_key_value_heads=kv_heads or heads, vocab_size=32_000)
-
-
 # Source: the checkpoints' configs; Touvron et al. 2023 (arXiv 2302.13971, table 2, and 2307.09288, section 2.2).
-LLAMAS: Mapping[str, PretrainedConfig] = {
-    "GPT-2": GPT2Config(), "Llama-2-7B": _llama(4096, 11008, 32, 32), "Llama-2-13B": _llama(5120, 13824, 40, 40),
-    "LLaMA-33B": _llama(6656, 17920, 60, 52), "LLaMA-65B": _llama(8192, 22016, 80, 64),
-    "Llama-2-70B": _llama(8192, 28672, 80, 64, 8),
-}
+LLAMAS: Mapping[str, PretrainedConfig] = {"GPT-2": GPT2Config()} | {
+    name: LlamaConfig(hidden_size=hidden, intermediate_size=ff, num_hidden_layers=layers, num_attention_heads=heads,
+                      num_key_value_heads=kv_heads, vocab_size=32_000)
+    for name, hidden, ff, layers, heads, kv_heads in (
+        ("Llama-2-7B", 4096, 11008, 32, 32, 32), ("Llama-2-13B", 5120, 13824, 40, 40, 40),
+        ("LLaMA-33B", 6656, 17920, 60, 52, 52), ("LLaMA-65B", 8192, 22016, 80, 64, 64),
+        ("Llama-2-70B", 8192, 28672, 80, 64, 8))}
 
 
 def skeleton(config: PretrainedConfig) -> nn.Module:
