@@ -27,6 +27,7 @@ from helpers.memory import (
     measure,
     skeleton,
     smallest_card,
+    trace,
 )
 from helpers.memory.card import Card, as_on_a_gpu
 from helpers.memory.peak import Peak
@@ -67,7 +68,8 @@ def test_weights_forecast_is_what_bitsandbytes_holds_to_the_byte(checkpoints, na
 @pytest.mark.parametrize("bits, dtype", [(16, torch.bfloat16), (32, torch.float32)])
 def test_forecast_without_quantization(checkpoints, name, bits, dtype):
     model = load(checkpoints[name], dtype)
-    assert dict(measure(model)) == dict(forecast_weights(model.config, bits=bits))
+    forecast = forecast_weights(model.config, bits=bits)
+    assert dict(measure(model)) == dict(forecast) and all(isinstance(count, int) for count in forecast.values())
 
 
 def test_measure_finds_what_the_footprint_leaves_out(checkpoints):
@@ -101,11 +103,28 @@ def test_fewer_bits_are_stored_as_four_are(bits):
                             "codebooks": four["codebooks"] - linears * 4 * (16 - 2**bits)}
 
 
+def test_a_block_may_be_a_single_weight():
+    forecast = forecast_weights(SMALL, block_size=1, double_quant=False)
+    assert forecast["absmax"] == 4 * 2 * forecast["codes"]
+
+
+def test_unless_told_otherwise_it_is_qlora_on_a_gpu():
+    step = {"r": 16, "targets": "all-linear", "batch": 1, "sequence": 512, "bits": 4, "double_quant": True,
+            "checkpointing": True, "dropout": False, "optimizer_bytes": 8, "dtype": torch.bfloat16, "gpu": True}
+    assert forecast_training(SMALL) == forecast_training(SMALL, **step)
+    assert forecast_weights(SMALL) == forecast_weights(SMALL, 4, True, 64, torch.bfloat16)
+    assert layer_activations(SMALL, 8) == layer_activations(SMALL, 8, "all-linear", False, 2, True, True)
+    assert lora_weights(SMALL, 1) * 8 == lora_weights(SMALL, 8, "all-linear")
+    traced = trace(SMALL)
+    assert (traced, traced.phases) == ((said := trace(SMALL, **step)), said.phases)
+
+
 def test_llama_2_7b_in_nf4():
     config = LLAMAS["Llama-2-7B"]
     assert sum(out * into for out, into in linear_shapes(skeleton(config)).values()) == 6_476_005_376
     with_dq, without = forecast_weights(config), forecast_weights(config, double_quant=False)
     assert round(sum(with_dq[k] for k in ("codes", "absmax", "nested absmax")) / GIB, 2) == 3.11
+    assert with_dq["nested absmax"] == 4 * 6_476_005_376 // 64 // 256
     assert round((without["codes"] + without["absmax"]) / GIB, 2) == 3.39
     assert round(with_dq.total / GIB, 2) == 3.60
 
@@ -169,8 +188,9 @@ def test_bad_input_says_what_to_do():
         (lambda: forecast_weights(llama, bits=8), "bits=8: take 2, 3 or 4"),
         (lambda: forecast_weights(llama, block_size=0), "block_size=0: take 1"),
         (lambda: lora_weights(llama, 0), "r=0: a rank is 1"),
-        (lambda: lora_weights(llama, 8, ["query"]), "some of .*q_proj"),
+        (lambda: lora_weights(llama, 8, ["query"]), r"no .* some of \['down_proj', 'gate_proj', 'k_proj', 'o_proj'"),
         (lambda: forecast_training(llama, batch=0), "batch=0, sequence=512: take 1"),
+        (lambda: forecast_training(llama, sequence=0), "batch=1, sequence=0: take 1"),
         (lambda: forecast_training(LLAMAS["GPT-2"]), "gpt2.*Llama-like"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -208,6 +228,7 @@ def test_training_forecast_to_the_byte(config, settings, activations, workspace)
     """As they were when they came within 5 % of traced steps: a change by a few bytes would go unseen there."""
     forecast = forecast_training(config, **settings)
     assert (forecast["activations"], forecast["workspace"]) == (activations, workspace)
+    assert all(isinstance(count, int) for count in forecast.values())
 
 
 def test_a_table_shows_what_is_held_and_the_sum():

@@ -18,6 +18,7 @@ TINY = LlamaConfig(hidden_size=2048, intermediate_size=5632, num_attention_heads
 
 SMALLEST = LlamaConfig(hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
                        num_key_value_heads=2, vocab_size=100, pad_token_id=3)
+TIED = LlamaConfig.from_dict(SMALLEST.to_dict() | {"tie_word_embeddings": True})
 
 
 def few_layers(config, layers=2):
@@ -54,10 +55,10 @@ def test_the_trace_of_a_tiny_model_is_a_real_step_to_a_few_bytes(
 
 @pytest.mark.parametrize("settings", [
     {}, {"targets": ("q_proj", "down_proj"), "double_quant": False, "dtype": torch.float16}, {"bits": 16},
-    {"bits": 32, "optimizer_bytes": 0}])
+    {"bits": 32, "optimizer_bytes": 0}, {"config": TIED}])
 def test_the_trace_of_a_tiny_model_holds_what_the_ledger_says_to_the_byte(settings):
-    step = {"r": 4, "sequence": 8} | settings
-    traced, forecast = trace(SMALLEST, **step), forecast_training(SMALLEST, **step)
+    step = {"config": SMALLEST, "r": 4, "sequence": 8} | settings
+    traced, forecast = trace(**step), forecast_training(**step)
     assert list(traced) == list(forecast)
     for name in ("weights", "scales", "adapters", "gradients", "optimizer"):
         assert traced[name] == forecast[name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 from unittest import mock
 
 import torch
@@ -70,7 +71,7 @@ def _load(model: nn.Module, dtype: torch.dtype) -> None:
 
     made: dict[nn.Parameter, nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():
-        for name, old in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+        for name, old in list(module.named_parameters(recurse=False)):
             if old not in made:
                 new, state = torch.empty(old.shape, dtype=torch.float32 if old.requires_grad else dtype), None
                 if isinstance(old, bnb.nn.Params4bit):
@@ -93,7 +94,7 @@ def _optimizer(model: nn.Module, optimizer_bytes: int) -> torch.optim.Optimizer 
         parameter.grad = torch.zeros_like(parameter)
     if not optimizer_bytes:
         return None
-    optimizer = (bnb.optim.AdamW if optimizer_bytes == 8 else bnb.optim.AdamW8bit)(trained, lr=1e-4)
+    optimizer = (bnb.optim.AdamW if optimizer_bytes == 8 else bnb.optim.AdamW8bit)(trained)
     optimizer.step()
     return optimizer
 
@@ -119,7 +120,7 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer | None, rows: torch
     """
     marks = [len(peak.events)]
     with torch.autocast("cpu", autocast, enabled=autocast is not None):
-        outputs = model(input_ids=rows, labels=rows, use_cache=False, fused_lm_head=True)
+        outputs = model(input_ids=rows, labels=rows, fused_lm_head=True)
     loss = -outputs.log_probs.sum() / outputs.label_mask.sum().clamp(min=1)  # SFTTrainer.compute_loss
     del outputs
     marks.append(len(peak.events))
@@ -130,7 +131,7 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer | None, rows: torch
     if optimizer is not None:
         optimizer.step()
     marks.append(len(peak.events))
-    return dict(zip(("forward", "backward", "step"), zip(marks, marks[1:], strict=False), strict=True))
+    return dict(zip(("forward", "backward", "step"), pairwise(marks), strict=True))
 
 
 def trace(config: LlamaConfig, r: int = 16, targets: str | Collection[str] = "all-linear", batch: int = 1,
