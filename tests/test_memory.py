@@ -217,6 +217,8 @@ TINY = LlamaConfig(hidden_size=64, intermediate_size=160, num_hidden_layers=2, n
     (LLAMAS["Llama-2-7B"], {}, 32 * 512 * 2 * 4096, 203_882_496),
     (WIDE, {"batch": 4, "sequence": 2048}, 16 * 8192 * 2 * 2048, 1_161_986_048),
     (WIDE, {"gpu": False}, 16 * 512 * 2 * 2048, 532_676_608),
+    (WIDE, {"gpu": False, "sequence": 24}, 16 * 24 * 2 * 2048, 273_743_872),
+    (WIDE, {"gpu": False, "sequence": 24, "bits": 32}, 16 * 24 * 4 * 2048, 26_738_688),
     (WIDE, {"gpu": False, "bits": 32, "checkpointing": False}, 1_514_733_568, 570_425_344),
     (WIDE, {"bits": 16, "checkpointing": False, "targets": ["q_proj", "o_proj", "down_proj"]}, 833_421_312, 46_137_344),
     (TINY, {"dropout": True}, 2 * 512 * 2 * 64, 33_947_648),
@@ -274,11 +276,11 @@ def test_the_first_of_equal_peaks_counts_even_at_the_very_first_tensor():
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_peak_sees_the_weight_that_a_4_bit_product_dequantizes(nested):
-    x, bias = torch.randn(3, 192), torch.randn(64)
-    codes, state = bnb.functional.quantize_4bit(torch.randn(64, 192), quant_type="nf4", compress_statistics=nested)
+    x, bias = torch.randn(3, 192), torch.randn(128)
+    codes, state = bnb.functional.quantize_4bit(torch.randn(128, 192), quant_type="nf4", compress_statistics=nested)
     with Peak() as peak:
         result = bnb.matmul_4bit(x, codes.t(), state, bias=bias)
-    assert 4 * 64 * 192 in peak.sizes and peak.bytes >= 4 * 64 * 192 + result.nbytes
+    assert 4 * 128 * 192 in peak.sizes and peak.bytes >= 4 * 128 * 192 + result.nbytes
     assert torch.equal(result, bnb.matmul_4bit(x, codes.t(), state, bias=bias))
 
 
