@@ -1,5 +1,7 @@
 """The traced step against a real one of TRL's trainer, and the ledger's forecast against both."""
 
+from unittest import mock
+
 import bitsandbytes as bnb
 import pytest
 import torch
@@ -128,10 +130,14 @@ def test_bad_input_says_what_to_do():
 
 
 def test_nothing_is_left_behind():
+    bnb.functional.quantize_4bit(torch.ones(64), compress_statistics=True)  # makes a table, and keeps it
+    tables = dict(bnb.functional.name2qmap)
+    with mock.patch.dict(bnb.functional.name2qmap, clear=True):
+        alone = trace(SMALLEST, 64, optimizer_bytes=2)
+    assert tables and trace(SMALLEST, 64, optimizer_bytes=2) == alone
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    tables = dict(bnb.functional.name2qmap)
     with torch.autocast("cpu", torch.bfloat16):
         trace(few_layers(SMALL, 1), dropout=True)
         assert not torch.is_autocast_enabled()  # of CUDA

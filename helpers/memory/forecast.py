@@ -95,9 +95,9 @@ def lora_weights(config: PretrainedConfig, r: int, targets: str | Collection[str
         raise ValueError(f"r={r}: a rank is 1 or more")
     shapes = census(config)[2]
     chosen = [shape for name, shape in shapes.items()
-              if targets == "all-linear" or name.rsplit(".", 1)[-1] in targets]
+              if targets == "all-linear" or name.rpartition(".")[2] in targets]
     if not chosen:
-        known = sorted({name.rsplit(".", 1)[-1] for name in shapes})
+        known = sorted({name.rpartition(".")[2] for name in shapes})
         raise ValueError(f'targets={targets!r} match no linear layer: take "all-linear" or some of {known}')
     return sum(r * (out + into) for out, into in chosen)
 

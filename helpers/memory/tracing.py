@@ -41,7 +41,7 @@ def _fakes() -> Iterator[None]:
     import bitsandbytes as bnb
 
     tables = {signed: bnb.functional.create_dynamic_map(signed) for signed in (True, False)}
-    with (FakeTensorMode(allow_non_fake_inputs=True) as fake,
+    with (FakeTensorMode() as fake,
           mock.patch.dict(bnb.functional.name2qmap, clear=True),
           mock.patch.object(bnb.functional, "create_dynamic_map", lambda signed=True: fake.from_tensor(tables[signed])),
           mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None)):
@@ -55,7 +55,7 @@ def _skeleton(config: LlamaConfig, r: int, targets: str | list[str], bits: int, 
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(config)
         if bits == 4:
             model = replace_with_bnb_linear(model, ["lm_head"], BitsAndBytesConfig(
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double_quant,
