@@ -66,6 +66,11 @@ def test_the_trace_of_a_tiny_model_holds_what_the_ledger_says_to_the_byte(settin
         assert traced[name] == forecast[name]
 
 
+def test_both_types_of_16_bit_take_the_same():
+    float16, bfloat16 = (trace(SMALLEST, 4, sequence=8, dtype=dtype) for dtype in (torch.float16, torch.bfloat16))
+    assert float16 == bfloat16 and float16.phases == bfloat16.phases
+
+
 def test_an_8_bit_optimizer_keeps_a_byte_each_a_scale_for_256_and_small_tensors_in_32_bit():
     small = 2 * 2 * 64 * 32  # B of k and v in two layers: fewer than 4096 weights each
     traced, trained = trace(SMALLEST, 64, sequence=8, optimizer_bytes=2), lora_weights(SMALLEST, 64)

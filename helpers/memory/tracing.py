@@ -79,7 +79,7 @@ def _load(model: nn.Module, dtype: torch.dtype) -> None:
                         new, quant_type=old.quant_type, compress_statistics=old.compress_statistics)
                 made[old] = nn.Parameter(new, requires_grad=old.requires_grad)
                 if state is not None:
-                    made[old].quant_state, module.support_avx512bf16_for_cpu = state, False
+                    made[old].quant_state = state
             module.register_parameter(name, made[old])
         for name, old in list(module.named_buffers(recurse=False)):
             setattr(module, name, torch.empty(old.shape, dtype=old.dtype))
