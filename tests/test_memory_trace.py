@@ -55,6 +55,12 @@ def test_the_trace_of_a_tiny_model_is_a_real_step_to_a_few_bytes(
     assert traced.total == sum(traced.values()) == traced.phases["backward"] == max(traced.phases.values())
 
 
+def test_so_it_is_where_the_peak_lies_in_the_head_on_the_way_forward(tmp_path):
+    peak = training_step_peak(tmp_path, SMALLEST, 1, 24, 16, True, 0.0, torch.bfloat16, True)
+    traced = trace(SMALLEST, sequence=24, optimizer_bytes=0)
+    assert abs(traced.total - peak) <= 8 and traced.total == traced.phases["forward"] > traced.phases["backward"]
+
+
 @pytest.mark.parametrize("settings", [
     {}, {"targets": ("q_proj", "down_proj"), "double_quant": False, "dtype": torch.float16}, {"bits": 16},
     {"bits": 32, "optimizer_bytes": 0}, {"config": TIED}])
