@@ -120,7 +120,7 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer | None, rows: torch
     """
     marks = [len(peak.events)]
     with torch.autocast("cpu", autocast, enabled=autocast is not None):
-        outputs = model(input_ids=rows, labels=rows, fused_lm_head=True)
+        outputs = model(input_ids=rows, labels=rows, use_cache=False, fused_lm_head=True)
     loss = -outputs.log_probs.sum() / outputs.label_mask.sum().clamp(min=1)  # SFTTrainer.compute_loss
     del outputs
     marks.append(len(peak.events))
