@@ -81,6 +81,7 @@ def test_an_8_bit_optimizer_keeps_a_byte_each_a_scale_for_256_and_small_tensors_
     small = 2 * 2 * 64 * 32  # B of k and v in two layers: fewer than 4096 weights each
     traced, trained = trace(SMALLEST, 64, sequence=8, optimizer_bytes=2), lora_weights(SMALLEST, 64)
     assert traced["optimizer"] == 8 * small + (2 + 2 * 4 / 256) * (trained - small) + 2 * 4 * 256  # and two tables
+    assert trace(SMALLEST, 64, sequence=8)["optimizer"] == 8 * trained
 
 
 def test_both_know_when_the_output_head_is_the_peak(tmp_path):
