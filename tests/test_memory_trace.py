@@ -1,5 +1,6 @@
 """The traced step against a real one of TRL's trainer, and the ledger's forecast against both."""
 
+import warnings
 from unittest import mock
 
 import bitsandbytes as bnb
@@ -63,7 +64,7 @@ def test_so_it_is_where_the_peak_lies_in_the_head_on_the_way_forward(tmp_path):
 
 @pytest.mark.parametrize("settings", [
     {}, {"targets": ("q_proj", "down_proj"), "double_quant": False, "dtype": torch.float16}, {"bits": 16},
-    {"bits": 32, "optimizer_bytes": 0}, {"config": TIED}])
+    {"bits": 32, "optimizer_bytes": 0, "targets": {"q_proj", "v_proj"}}, {"config": TIED}])
 def test_the_trace_of_a_tiny_model_holds_what_the_ledger_says_to_the_byte(settings):
     step = {"config": SMALLEST, "r": 4, "sequence": 8} | settings
     traced, forecast = trace(**step), forecast_training(**step)
@@ -75,6 +76,12 @@ def test_the_trace_of_a_tiny_model_holds_what_the_ledger_says_to_the_byte(settin
 def test_both_types_of_16_bit_take_the_same():
     float16, bfloat16 = (trace(SMALLEST, 4, sequence=8, dtype=dtype) for dtype in (torch.float16, torch.bfloat16))
     assert float16 == bfloat16 and float16.phases == bfloat16.phases
+
+
+def test_in_32_bit_nothing_is_asked_of_autocast_which_would_complain():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*autocast")
+        trace(SMALLEST, 4, sequence=8, bits=32)
 
 
 def test_an_8_bit_optimizer_keeps_a_byte_each_a_scale_for_256_and_small_tensors_in_32_bit():

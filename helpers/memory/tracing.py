@@ -48,8 +48,8 @@ def _fakes() -> Iterator[None]:
         yield
 
 
-def _skeleton(config: LlamaConfig, r: int, targets: str | list[str], bits: int, double_quant: bool, dropout: bool,
-              dtype: torch.dtype) -> nn.Module:
+def _skeleton(config: LlamaConfig, r: int, targets: str | Collection[str], bits: int, double_quant: bool,
+              dropout: bool, dtype: torch.dtype) -> nn.Module:
     """The model with its adapters on the meta device, as lesson 10 makes it."""
     from peft import LoraConfig, get_peft_model
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
@@ -163,7 +163,6 @@ def trace(config: LlamaConfig, r: int = 16, targets: str | Collection[str] = "al
     if optimizer_bytes not in (0, 2, 8):
         raise ValueError(f"optimizer_bytes={optimizer_bytes}: take 8 or 2 for AdamW in 32 or 8 bit, 0 for none")
     dtype = torch.float32 if bits == 32 else dtype
-    targets = targets if isinstance(targets, str) else list(targets)
     model = _skeleton(config, r, targets, bits, double_quant, dropout, dtype)
     autocast = dtype if gpu and dtype.itemsize < 4 else None
     with _fakes(), as_on_a_gpu() if gpu else contextlib.nullcontext(), Card() if gpu else Peak() as peak:
