@@ -115,8 +115,8 @@ def test_unless_told_otherwise_it_is_qlora_on_a_gpu():
     assert forecast_weights(SMALL) == forecast_weights(SMALL, 4, True, 64, torch.bfloat16)
     assert layer_activations(SMALL, 8) == layer_activations(SMALL, 8, "all-linear", False, 2, True, True)
     assert lora_weights(SMALL, 1) * 8 == lora_weights(SMALL, 8, "all-linear")
-    for settings in {}, {"checkpointing": False}:  # without, dropout is to be seen
-        traced, said = trace(SMALL, **settings), trace(SMALL, **step | settings)
+    for other in {}, {"checkpointing": False}:  # without, dropout is to be seen
+        traced, said = trace(SMALL, **other), trace(SMALL, **step | other)
         assert (traced, traced.phases) == (said, said.phases)
 
 
