@@ -428,8 +428,8 @@ def test_inputs_of_both_kinds_may_stand_side_by_side():
     assert examine(both, steps).status == "correct"
     assert examine(both, lambda x, r: steps(x, r + 1)).text.endswith("It answers as if `r` were one more.")
     assert examine(both, lambda x, r: steps(x, r) if r != 7 else x.sin()).text == "Right before, wrong here: made anew."
-    alone = replace(STEPS, cases=(Case(made),), draw=None)  # not to be changed: a folder, say
-    assert examine(alone, lambda x, r: x.sin()).text == "`r` is never used in it."
+    few = replace(STEPS, cases=(STEPS.cases[0], Case(made)), draw=None)  # what is made is not changed: a folder, say
+    assert examine(few, lambda x, r: steps(x, 9)).text == "`r` is never used in it."
 
 
 def test_an_answer_that_changes_a_folder_is_not_drawn_at_random(tmp_path):
