@@ -252,6 +252,12 @@ def test_training_forecast_to_the_byte_where_the_head_is_narrow(
     assert all(isinstance(count, int) for count in forecast.values())
 
 
+def test_training_forecast_to_the_byte_where_copies_for_autocast_make_the_way_forward_the_peak(monkeypatch):
+    monkeypatch.setattr("helpers.memory.forecast.TILE", (4096, 64))
+    two = LlamaConfig.from_dict(ONE.to_dict() | {"num_hidden_layers": 2})
+    assert forecast_training(two, 64, sequence=24, bits=16)["workspace"] == 2_679_808
+
+
 @pytest.mark.parametrize("bits, double_quant, dtype", [
     (4, True, torch.float32), (4, False, torch.bfloat16), (3, True, torch.float16), (32, True, torch.float32)])
 def test_a_step_holds_what_the_weights_forecast_says_and_16_bytes_a_trained_weight(bits, double_quant, dtype):
