@@ -112,8 +112,16 @@ def output(page, name: str):
     """The output area of the explorer whose HTML has this class; the keyboard is on its cell."""
     area = page.locator(".jp-OutputArea-output").filter(has=page.locator(f".{name}")).first
     area.locator(f".{name}").wait_for(timeout=20_000)
-    area.locator("xpath=ancestor::*[contains(concat(' ', @class, ' '), ' jp-Cell ')]").focus()
+    cell = area.locator("xpath=ancestor::*[contains(concat(' ', @class, ' '), ' jp-Cell ')]")
+    cell.focus()
+    keyboard_on(cell)
     return area
+
+
+def keyboard_on(cell) -> None:
+    """Wait until JupyterLab, which moves the focus in its own time, has it in this cell."""
+    cell.page.wait_for_function("it => it.classList.contains('jp-mod-active') && it.contains(document.activeElement)",
+                                arg=cell.element_handle(), timeout=20_000)
 
 
 def focused(control) -> bool:
@@ -191,9 +199,14 @@ def test_values_and_states_are_told_too(lab, page):
 
 def test_the_way_in_and_out_needs_no_mouse_either_and_the_notebook_is_saved_from_within(lab, page):
     first = output(page, "village").get_by_role("combobox", name="Villager")
-    page.locator(".jp-Cell").first.focus()
+    cells = page.locator(".jp-Cell")
+    cells.first.focus()
+    keyboard_on(cells.first)
     page.keyboard.press("ArrowDown")
+    keyboard_on(cells.nth(1))
     page.keyboard.press("Tab")
+    if page.evaluate("document.activeElement.closest('jp-toolbar, .jp-Toolbar') !== null"):
+        page.keyboard.press("Tab")  # the cell's own buttons stand first, once JupyterLab has drawn them
     assert focused(first)
     page.keyboard.press("Shift+Tab")
     assert not focused(first)
