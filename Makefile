@@ -56,7 +56,7 @@ bench: $(STAMP)  ## time and memory beside the libraries', and the ledger beside
 notebooks: $(STAMP)  ## run notebooks and write them in canonical form (NB="notebooks/10_fine_tuning_llama_2.ipynb")
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.run $(NB)
 
-editions: $(STAMP)  ## students' and teacher's notebooks into build/editions (NB="…" for some; all take 20 minutes)
+editions: $(STAMP)  ## students' and teacher's notebooks into build/editions (NB="…" for some; all: about 13 minutes)
 	PYTHONPATH=tests $(BIN)/python -m notebook_tools.editions $(NB)
 
 slides: $(STAMP)  ## build a deck with timed notes for each lesson into build/slides (index.html opens offline)
@@ -111,5 +111,5 @@ $(STAMP): requirements.txt pyproject.toml
 	  "$$found" -m venv --clear $(VENV) || exit 1; \
 	fi
 	@echo "Installing the exact versions of requirements.txt (once; some minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt -e .
 	@touch $@
