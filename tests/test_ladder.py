@@ -89,6 +89,8 @@ CASES = [
     (E.trunc(), E, "form", "cut off"),
     (E.bfloat16().float() * 1.001, E, "scale", "1.001 times"),
     (3 * E + 1, E, "straight", "times 3 plus 1"),
+    (E + 0.5 + 1e-4 * E.sign(), E, "straight", "0.5 too large, everywhere nearly alike"),
+    (1.00003 * E - 0.75, E, "straight", "0.75 too small, everywhere nearly alike"),
     (E + T([1e-4, 0, 2e-4, 0, 0, 1e-4]), E, "precision", "Right to"),
     ((E, 2 * M), (E, M), "scale", "The second value is wrong, the rest is right"),
     ((M[0], E[:3]), (E[:3], M[0]), "order", "exchanged"),

@@ -85,7 +85,9 @@ are, and so does a level to which no value went.
            Case((torch.tensor([[1.0, 0.9, 0.1, 0.4]]), torch.tensor([2.0]), TABLE),
                 about="a level to which no value went"),
            Case((torch.tensor([[1.0, 0.3], [-0.6, -1.0], [0.5, 1.0]]), torch.tensor([0.1, 0.2, 0.9]), TABLE),
-                about="more blocks than values in a block")),
+                about="more blocks than values in a block"),
+           Case((TWO, torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 0.0, 0.2, 0.5, 1.0])),
+                about="levels of which the middle one is not 0")),
     hints=("Which number l makes Σ a² (x - l)² least? Set the derivative to zero.",
            "l = Σ a² x / Σ a²: the mean of the values, weighted by the *square* of their block's absmax.",
            "`share = absmax.square()[:, None].expand_as(scaled)`; with `here = codes == code`: "
@@ -105,6 +107,8 @@ are, and so does a level to which no value went.
                 (" and level not in (-1, 0, 1)", "")),
         Mistake("The zero has moved: zeros must come back as zeros.", ("(-1, 0, 1)", "(-1, 1)")),
         Mistake("The ends have moved: an absmax scale needs -1 and 1.", ("(-1, 0, 1)", "(0,)")),
+        Mistake("The middle level was held: it is 0 that stays, wherever it stands.",
+                ("level not in (-1, 0, 1)", "code not in (0, len(levels) // 2, len(levels) - 1)")),
         Mistake("A level without values became 0/0, which is NaN.", ("here.any() and ", "")),
         Mistake("A level without values was set to zero: it stays where it is.",
                 ("moved = levels.clone()", "moved = torch.where(torch.isin(levels, torch.tensor([-1.0, 0.0, 1.0])), "
@@ -152,7 +156,9 @@ $1 - \\frac12\\left(\\frac1{2n} + \\frac1{2(n-1)}\\right)$ with n = 2**bits.
                 (" + 1 / (2 * (bins - 1))) / 2", ")")),
         Mistake("The offset takes the sum of both half bins, where their mean is asked.", ("- 1))) / 2", "- 1)))")),
         Mistake("There is no zero among them: that is one row of steps.", lambda bits:
-                (q := torch.special.ndtri((torch.arange(2**bits).double() + 0.5) / 2**bits)) / q[-1]),
+                (q := torch.special.ndtri((torch.arange(2**bits).double() + 0.5) / 2**bits)) / q[-1],
+                ("return torch.cat([below[1:].flip(0), above])", "above = torch.special.ndtri(torch.linspace("
+                 "1 - offset, offset, bins, dtype=torch.float64))\n    return above")),
         Mistake("All levels are there, but not sorted: the lower half runs from zero outwards.", (".flip(0)", "")),
         Mistake("That offset is the one of four bits.", ("bins, half = 2**bits", "bins, half = 16")),
     ),

@@ -69,6 +69,8 @@ stands for a row that wants the base alone.
                 (ROWS, "name == list(adapters)[n % len(adapters)] for n in range(len(names))")),
         Mistake("The rows came back sorted by customer. Row i of the answer belongs to row i of x.",
                 ("return h", "return h[sorted(range(len(names)), key=names.__getitem__)]")),
+        Mistake("All ended at the first row that wants the base alone: the rows behind it have their adapters.",
+                (ROWS, "wanted == name and '' not in names[:n] for n, wanted in enumerate(names)")),
         Mistake("A customer with several rows got its branch several times: once for each row, in all of them.",
                 _once_a_row),
         Mistake("The scaling is missing: each adapter has its own.", ("scaling * ", "")),

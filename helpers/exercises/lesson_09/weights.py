@@ -43,7 +43,7 @@ pages of `page` bytes. How many bytes leave? As few as possible, and never more 
         Mistake("Everything left. Only as many pages as are missing have to go.",
                 (ANSWER, "resident"), (ANSWER, "resident if missing else 0")),
         Mistake("That is the number of pages. Multiply by `page` to get bytes.", (ANSWER, "pages")),
-        Mistake("Rounded down: what stays does not fit then.", (ROUNDED, "missing // page")),
+        Mistake("Too little leaves: the pages that leave are rounded up. Counted by those that stay: down.", (ROUNDED, "missing // page")),
         Mistake("Rounded to the nearest: less than half a page is still missing.", (ROUNDED, "round(missing / page)")),
         Mistake("Half a page cannot leave: only whole pages move.", (ANSWER, "missing")),
         Mistake("One page too many left where the missing bytes fill pages exactly.", (ROUNDED, "missing // page + 1")),

@@ -129,6 +129,8 @@ each, store the result in bf16 again, and return the share (0 to 1) of weights t
                 ("- step", "+ step")),
         Mistake("The step shrinks every weight towards zero here. It is the same number, taken off whatever the sign.",
                 ("before.float() - step", "before.float() - step * before.sign()")),
+        Mistake("The gap was taken for a share of the weight. It is the same from one power of two to the next.",
+                ("(before != after)", "(step > before.float().abs() * 2**-8)")),
         Mistake("The step was made a share of each weight. It is one number, taken off as it is.",
                 ("- step", "* (1 - step)")),
         Mistake("These are float16's steps, which has 11 significant bits. bfloat16 has 8.", ("bfloat16", "float16")),

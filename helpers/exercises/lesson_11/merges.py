@@ -145,7 +145,7 @@ not rounded to four bits again.
         Mistake("The factor of the update is alpha / r, where r counts the rows of A.",
                 ("alpha / A.shape[0]", "alpha"), ("A.shape[0]", "A.shape[1]"), ("A.shape[0]", "A.shape[0]**0.5")),
         Mistake("The update is transposed: `B @ A` has rows for outputs, as W has.", ("B @ A", "A.T @ B.T")),
-        Mistake("NF4 was met in blocks of 64 of the whole matrix, row after row. Here the blocks are others.",
+        Mistake("These are other blocks. NF4 takes 64 neighbours of the flattened matrix, across the ends of rows.",
                 ("quantize(W)", "quantize(W, block_size=None)"), ("quantize(W)", "quantize(W, block_size=W.shape[1])")),
         Mistake("The adapter met W in NF4: not in 16 bits, and not on sixteen even levels.",
                 ("quantize(W).dequantize()", "W.bfloat16().float()"),

@@ -109,6 +109,7 @@ y_w is the answer that won, y_l the one that lost, σ the logistic function. Mar
         Case((*EQUAL, 0.1), about="a model that is still the reference"),
         Case((*ONE, 0.1), about="the chosen answer gained 2 nats, the rejected one lost 3"),
         Case((*ONE, 0.5), about="a β of 0.5"),
+        Case(ONE, about="no β given, which means 0.1"),
         Case(_pairs(random.Random(5), 3, 0.1), about="three pairs"),
         Case((torch.tensor([-1000.0, 0.0]), torch.tensor([0.0, -1000.0]), torch.zeros(2), torch.zeros(2), 1.0),
              about="margins of 1,000 nats"),

@@ -140,6 +140,8 @@ later.
         Mistake("Only the first reader was scaled: the others get an input divided by s and know nothing of it."),
         Mistake("The norm was multiplied and the readers divided: it is the weights that AWQ makes larger.",
                 ("norm / s", "norm * s", "weight * s", "weight / s")),
+        Mistake("s was shared out among the readers. They read one and the same input: each needs all of s.",
+                ("weight * s", "weight * s ** (1 / len(readers))")),
         Mistake("Both were multiplied: together they must cancel.", ("norm / s", "norm * s")),
         Mistake("The norm is as it was: what the readers gained must be taken from their input.", ("norm / s", "norm")),
         Mistake("The rows were scaled: s belongs to the inputs of a matrix, its columns.",

@@ -64,6 +64,7 @@ Return B (d, 2r) and A (2r, k), for which W + B·A is the layer at the end of th
         Mistake("The differences of the factors were taken: (B₁ - B₀)·(A₁ - A₀) is not B₁·A₁ - B₀·A₀: that takes "
                 "rank 2r.",
                 (PAIR, "B1 - B0, A1 - A0"),
+                (PAIR, "torch.cat([B0, B1 - B0], dim=1), torch.cat([A0, A1 - A0])"),
                 (PAIR, "torch.cat([B1 - B0, 0 * B0], dim=1), torch.cat([A1 - A0, 0 * A0])")),
         Mistake("What came before and after training is exchanged: this takes the training back.",
                 (PAIR, "torch.cat([B0, -B1], dim=1), torch.cat([A0, A1])")),
