@@ -4,8 +4,8 @@ Each wrong answer of tests/corpus is judged once, by a person, from the card tha
 slip, "points" if it is true and points to the place but leaves the slip to be found, "misses" if it is useless or
 misleading. The judgement is kept in tests/corpus/judged.json together with the text that was judged; where the text
 changes, the judgement is void and has to be made again. By now every answer of the corpus has been read while the
-cards were mended, so that the figures tell how well the cards do for these; what they do for others only new answers
-would tell. `--open` prints the cards without a valid judgement (`--open scale_rows`: of one exercise), and those of
+cards were mended, so that the figures tell how well the cards do for these. What they do for others only new answers
+tell: those of corpus/third.py were judged before anything was mended for them, and keep that judgement as `first`. `--open` prints the cards without a valid judgement (`--open scale_rows`: of one exercise), and those of
 right answers that are refused; `--write FILE` takes judgements from a JSON file {key: judgement}, seconds each. Without
 either every answer is judged: minutes.
 """
@@ -27,6 +27,7 @@ from helpers.exercises.engine import Verdict, examine
 
 RECORD = Path(corpus.__file__).with_name("judged.json")
 JUDGEMENTS = ("names", "points", "misses")
+FIRST = (*JUDGEMENTS, "accepted")  # the wrong answer was taken for a right one
 
 
 def answers() -> dict[str, corpus.Answer]:
@@ -66,6 +67,11 @@ def figures(record: dict[str, dict[str, str]]) -> dict[int, Counter]:
     return table
 
 
+def first_seen(record: dict[str, dict[str, str]]) -> Counter:
+    """How many answers got each of FIRST before anything was mended for them."""
+    return Counter(entry["first"] for entry in record.values() if "first" in entry)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--open", nargs="?", const="", metavar="EXERCISE")
@@ -78,7 +84,7 @@ def main() -> None:
         for key, judgement in json.loads(arguments.write.read_text(encoding="utf-8")).items():
             if key not in keyed or judgement not in JUDGEMENTS:
                 raise SystemExit(f"{key}: {judgement!r}: no such answer, or none of {', '.join(JUDGEMENTS)}")
-            record[key] = {"said": said(verdict(keyed[key])), "judgement": judgement}
+            record[key] = record.get(key, {}) | {"said": said(verdict(keyed[key])), "judgement": judgement}
         record = {key: record[key] for key in keyed if key in record}
         RECORD.write_text(json.dumps(record, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
         return
@@ -98,6 +104,8 @@ def main() -> None:
         print(f"{lesson:02d}  " + "  ".join(f"{name} {counts[name]:3d}" for name in JUDGEMENTS))
     print("all " + "  ".join(f"{name} {total[name]:3d}" for name in JUDGEMENTS)
           + f"  not judged {len(cards) - len(valid)}, accepted {sum(c.status == 'correct' for c in cards.values())}")
+    first = first_seen(record)
+    print(f"of {first.total()} new ones, when first seen: " + ", ".join(f"{name} {first[name]}" for name in FIRST))
 
 
 if __name__ == "__main__":

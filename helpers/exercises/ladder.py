@@ -338,8 +338,8 @@ def straight(got: torch.Tensor, expected: torch.Tensor) -> str | None:
     if factor == -1 and _is(a, base - b):
         return f"It counts from the other end: what came and what was expected always add up to {number(base.item())}."
     if number(factor.item(), digits=4) == "1" and _is(a, b + base, 1e-4):
-        high = "large" if base > 0 else "small"
-        return f"It is {number(abs(base.item()), digits=2)} too {high}, everywhere nearly alike: a shift is out of place."
+        amount, high = number(abs(base.item()), digits=2), "large" if base > 0 else "small"
+        return f"It is {amount} too {high}, everywhere nearly alike: a shift is out of place."
     if factor != 0 and _is(a, factor * b + base, 1e-4):
         return (f"It is the right answer times {number(factor.item(), digits=4)} plus {number(base.item(), digits=4)}, "
                 "everywhere: a factor and a shift are out of place.")

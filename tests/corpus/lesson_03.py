@@ -389,7 +389,7 @@ def _(x, block_size):
     return torch.stack(codes).to(torch.uint8), torch.stack(absmax)
 
 
-@right("block_codes", "by the nearest of fifteen levels")
+@wrong("block_codes", "the nearest of fifteen levels, of two as near the lower")
 def _(x, block_size):
     blocks = x.reshape(-1, block_size)
     absmax = torch.maximum(blocks.amax(dim=1), -blocks.amin(dim=1))

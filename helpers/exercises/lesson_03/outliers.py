@@ -48,8 +48,9 @@ else.
         Mistake("What was put in their places is large beside small neighbours, and sets their scale.",
                 ("= 0", "= rest.mean()"), ("= 0", "= rest.median()"), ("= 0", "= w.abs().mean()"), ("= 0", "= 1")),
         Mistake("Without them the others moved up, into other blocks. Zeros keep their places.",
-                ("    rest[where] = 0\n    restored = quantize(rest,", "    restored, there = rest, torch.ones_like(rest) > 0\n"
-                 "    there[where] = False\n    restored[there] = quantize(rest[there],")),
+                ("    rest[where] = 0\n    restored = quantize(rest,",
+                 "    restored, others = rest, torch.ones_like(rest) > 0\n    others[where] = False\n"
+                 "    restored[others] = quantize(rest[others],")),
         Mistake("They are zero now: their own values were not put back.", ("restored[where] =", "_ =")),
         Mistake("Those are the largest values with their sign; -30 counts too.", (".abs()", "")),
         Mistake("The smallest were kept, and the largest went through int4.", ("topk(k)", "topk(k, largest=False)")),
