@@ -137,6 +137,20 @@ def test_letters_that_are_lost_are_a_fault(tokenizer):
     assert [(fault.kind, fault.rows) for fault in found.faults] == [("encoding", (4,))] and "U+FFFD" in str(found)
 
 
+def test_a_last_question_without_an_answer_is_a_fault_and_the_row_stays(tokenizer):
+    more = [{"role": "user", "content": "And now?"}]
+    rows = [{"messages": [*talk({"prompt": f"Who is number {n}?", "completion": "Ann."}), *more * (n in (2, 5))]}
+            for n in range(9)]
+    found = examine(rows, rows[2:3], tokenizer=tokenizer, max_length=128)
+    assert [(f.kind, f.place) for f in found.faults if f.kind != "leak"] == [
+        ("unanswered", "train rows 3, 6"), ("unanswered", "test row 1")]
+    assert len(found.train) == 9 and "a last question without an answer is left out" in str(found)
+    assert all(conversation[-1]["role"] == "assistant" for conversation in found.train)
+    with pytest.raises(RowsError, match="train rows 3, 6"):
+        found.raise_if_bad(["leak"])
+    found.raise_if_bad(["leak", "unanswered"])
+
+
 def test_one_question_with_two_answers_is_a_fault(tokenizer):
     rows = [{"prompt": f"Who is number {n}?", "completion": "Ann."} for n in range(9)]
     rows += [{"prompt": "Who IS number 2 ?", "completion": "Bert."}]

@@ -99,6 +99,8 @@ def test_a_card_that_names_files_that_are_not_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, content, said", [
     ("a.jsonl", b'{"text": "x"}\n{"text": }\n', r"a.jsonl, line 2, column 10, is not JSON"),
     ("a.jsonl", b'{"text": "x"}\n\n{"text": "y"\n', r"line 3"),
+    ("a.jsonl", b'{"a": }\n{"a": 1}\n{"a"\n{}', r"(?s)^a.jsonl, line 1, .*\nNor is line 3, column 5: .*\nRemedy"),
+    ("a.jsonl", b"no\n" * 12, r"(?s)line 1, .*Nor is line 10, column 1: Expecting value.\nNor are 2 more.\nRemedy"),
     ("a.json", b'[{"text": "x"},\n]', r"a.json, line [12]"),
     ("a.json", b"[" * 100_000, r"a.json, line 1"),
     ("a.jsonl", '{"text": "x"}\n{"text": "Gr\u00fc\u00dfe"}'.encode("latin-1"), r"not in UTF-8: line 2 .*0xFC"),
@@ -170,7 +172,7 @@ def test_a_bad_text_or_prompt_says_why(row, why):
 
 def test_a_last_question_without_an_answer_is_left_out_and_counted():
     found = to_conversations([{"messages": [*ASKED, user("And now?")]}, {"messages": ASKED}])
-    assert list(found) == [ASKED, ASKED] and found.unanswered == 1 and "in 1 a last question" in str(found)
+    assert list(found) == [ASKED, ASKED] and found.unanswered == (1,) and "in 1 a last question" in str(found)
     found.raise_if_bad()
 
 

@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from helpers.finale.chat import Conversation, first_question
-from helpers.finale.rows import RowsError
+from helpers.finale.rows import SHOWN, RowsError
 
 SHAPES = (("messages",), ("prompt", "completion"), ("text",))  # the one that most rows have; then the first
-SHOWN = 10  # bad rows in a table and in an error
 REMEDY = ("Correct or delete these rows in your file and run the cell again. A row has one of three shapes: text "
           '("<s>[INST] question [/INST] answer </s>"), prompt and completion, or messages '
           '([{"role": "user", "content": …}, {"role": "assistant", "content": …}], a system message first).')
@@ -33,12 +32,12 @@ REMEDY = ("Correct or delete these rows in your file and run the cell again. A r
 class Conversations(Sequence[Conversation]):
     """The good rows of a data set as lists of messages, and beside them the bad ones.
 
-    bad: (row number from 1, why). unanswered: good rows whose last question had no answer; it was left out.
+    bad: (row number from 1, why). unanswered: numbers of good rows whose last question had no answer; it was left out.
     """
 
     good: tuple[Conversation, ...]
     bad: tuple[tuple[int, str], ...] = ()
-    unanswered: int = 0
+    unanswered: tuple[int, ...] = ()
 
     def __getitem__(self, index):
         return self.good[index]
@@ -48,7 +47,7 @@ class Conversations(Sequence[Conversation]):
 
     def __str__(self) -> str:
         total = len(self.good) + len(self.bad)
-        cut = f"; in {self.unanswered:,} a last question without an answer is left out" if self.unanswered else ""
+        cut = f"; in {len(self.unanswered):,} a last question without an answer is left out" if self.unanswered else ""
         return f"{len(self.good):,} of {total:,} rows can be trained on{cut}"
 
     __repr__ = __str__
@@ -84,7 +83,7 @@ def to_conversations(rows: Iterable[Any]) -> Conversations:
         found = f"the columns {', '.join(columns[:20])}" if columns else "no columns"
         raise RowsError(f"The rows have {found}. Wanted is one of three shapes: text; prompt and completion; messages."
                         f"\nRemedy: rename your columns. {REMEDY.split('again. ')[1]}")
-    good, bad, unanswered = [], [], 0
+    good, bad, unanswered = [], [], []
     for number, row in enumerate(rows, 1):
         try:
             conversation, left_out = _conversation(row, shape)
@@ -92,8 +91,8 @@ def to_conversations(rows: Iterable[Any]) -> Conversations:
             bad.append((number, str(why)))
         else:
             good.append(conversation)
-            unanswered += left_out
-    return Conversations(tuple(good), tuple(bad), unanswered)
+            unanswered += [number] * left_out
+    return Conversations(tuple(good), tuple(bad), tuple(unanswered))
 
 
 def to_messages(text: str) -> list[dict[str, str]]:

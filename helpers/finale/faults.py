@@ -29,6 +29,7 @@ from helpers.finale.rows import RowsError
 REMEDIES = {
     "row": "Mend these rows in your file, or delete them: they cannot be trained on.",
     "roles": "What is asked belongs to user (or prompt), what is answered to assistant (or completion): swap them.",
+    "unanswered": "Write the answer, or delete the question: as it stands, the row is trained on without its end.",
     "encoding": "Letters came in by another encoding than they went out. Export the file again as UTF-8.",
     "long": "Split or shorten these rows, or raise max_length to {longest} (memory grows with it): cut, they teach the "
             "beginning of an answer and no end.",
@@ -106,11 +107,11 @@ def examine(rows: Sequence[Any], test_rows: Sequence[Any] | None = None, *, toke
             max_length: int, share: float = 0.1, seed: int = 0) -> Examined:
     """Look for faults in rows (as `read` gives them) and in the test's; without these a `share` is held out.
 
-    Named are rows that cannot be read, roles that look swapped, letters of another encoding, rows longer than
-    max_length tokens, rows that are there twice, and held-out rows whose question is trained on: questions are compared
-    by their words and digits alone; swapped roles are told by what the other rows look like, so not where most rows are
-    swapped, nor where question and answer look alike. Raises RowsError where no row has a shape that is known,
-    ChatError as `encode`.
+    Named are rows that cannot be read, roles that look swapped, last questions without an answer, letters of another
+    encoding, rows longer than max_length tokens, rows that are there twice, and held-out rows whose question is trained
+    on: questions are compared by their words and digits alone; swapped roles are told by what the other rows look like,
+    so not where most rows are swapped, nor where question and answer look alike. Raises RowsError where no row has a
+    shape that is known, ChatError as `encode`.
     """
     train, numbers, faults = _readable(rows, "train")
     if test_rows is None:
@@ -132,7 +133,7 @@ Place = tuple[str, int, Conversation]
 
 
 def _readable(rows: Sequence[Any], part: str) -> tuple[Conversations, dict[int, int], list[Fault]]:
-    """The conversations, the row number of each by its identity, and the rows that cannot be read, by reason."""
+    """The conversations, the row number of each by its identity, and what is wrong with rows as they are read."""
     found = to_conversations(rows)
     bad = dict(found.bad)
     numbers = dict(zip(map(id, found), (n for n in range(1, len(rows) + 1) if n not in bad), strict=True))
@@ -140,6 +141,8 @@ def _readable(rows: Sequence[Any], part: str) -> tuple[Conversations, dict[int, 
     for why in dict.fromkeys(bad.values()):
         kind = "encoding" if "UTF-8" in why else "roles" if "begins with an answer" in why else "row"
         faults += _grouped(kind, [(part, row) for row, reason in found.bad if reason == why], why)
+    faults += _grouped("unanswered", [(part, row) for row in found.unanswered],
+                       "a last question without an answer is left out")
     return found, numbers, faults
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from helpers.finale.hub import DATASET_FILES, HubError, Source, find_token, hub_errors, look_up
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+SHOWN = 10  # bad rows in a table and in an error
 
 
 class RowsError(ValueError):
@@ -124,21 +125,22 @@ def _text(path: Path, strict: bool) -> str:
 
 
 def _json(name: str, text: str) -> list[Any]:
-    if text.lstrip().startswith("["):
-        return _loads(text, name)
-    return [_loads(line, name, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def _loads(text: str, name: str, number: int | None = None) -> Any:
-    """The value of a JSON text; `number` is the line on which it stands alone."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place, reason = f"line {number or error.lineno}, column {error.colno}", error.msg
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits; a thousand brackets
-        place, reason = f"line {number or 1}", str(error)
-    raise RowsError(f"{name}, {place}, is not JSON: {reason}.\nRemedy: one row a line as JSON, with double quotes, no "
-                    "comma at the end; or one list of rows.")
+    listed = text.lstrip().startswith("[")
+    rows, wrong = [], []
+    for number, line in [(0, text)] if listed else enumerate(text.split("\n"), 1):
+        try:
+            rows += json.loads(line) if listed else [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            wrong.append((f"line {number or error.lineno}, column {error.colno}", error.msg))
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits; a thousand brackets
+            wrong.append((f"line {number or 1}", str(error)))
+    if wrong:
+        (place, reason), *others = wrong
+        more = [f"\nNor is {where}: {why}." for where, why in others[:SHOWN - 1]]
+        rest = f"\nNor are {len(wrong) - SHOWN:,} more." if len(wrong) > SHOWN else ""
+        raise RowsError(f"{name}, {place}, is not JSON: {reason}.{''.join(more)}{rest}\nRemedy: one row a line as "
+                        "JSON, with double quotes, no comma at the end; or one list of rows.")
+    return rows
 
 
 def _csv(name: str, text: str) -> list[dict[str, Any]]:
