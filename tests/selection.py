@@ -37,6 +37,7 @@ SLOW = (
     "notebooks/00_start_here.ipynb",
     "tests/test_slides.py",
     "tests/test_lesson_11.py",
+    "tests/test_lesson_15.py",
     "tests/test_make.py",
     "tests/test_editions.py",
     "tests/test_notebook_tools.py",

@@ -101,9 +101,26 @@ def test_curves_say_where_the_held_out_loss_was_least():
 
 def test_the_verdict_names_what_was_lost():
     before = {"perplexity of prose": 2.0, "questions": 0.9}
-    assert "Nothing that was checked" in report.verdict(before, {"perplexity of prose": 2.1, "questions": 0.85})
-    assert report.verdict(before, {"perplexity of prose": 2.3, "questions": 0.7}).startswith(
+    assert "Nothing that was checked" in report.verdict(before, {"perplexity of prose": 2.1, "questions": 0.85}, {}, {})
+    assert report.verdict(before, {"perplexity of prose": 2.3, "questions": 0.7}, {}, {}).startswith(
         "Worse than before: perplexity of prose, questions.")
+
+
+@pytest.mark.parametrize(("after", "said"), [
+    ((1.0, 0.5, 1.0), ["Nothing that was checked"]), ((1.0, 0.5, 0.7), ["held-out rows: answers that end."]),
+    ((1.0, 0.0, 0.7), ["held-out rows: answers that end.", "Not one held-out answer is right"]),
+    ((4.0, 0.1, 0.9), ["held-out rows: loss, nats a token."]), ((1.0, 0.0, 1.0), ["Not one held-out answer is right"])])
+def test_the_verdict_judges_the_held_out_answers_too(after, said):
+    names = ("loss, nats a token", report.RIGHT, "answers that end")
+    kept = {"perplexity of prose": 2.0}
+    told = report.verdict(kept, kept, dict(zip(names, (3.0, 0.0, 0.9), strict=True)),
+                          dict(zip(names, after, strict=True)))
+    assert all(words in told for words in said) and ("Nothing" in told) == ("Nothing" in said[0])
+    assert ("Not one" in told) == (after[1] == 0) and ("held-out rows:" in told) == ("held-out rows:" in said[0])
+
+
+def test_a_share_is_told_as_a_count():
+    assert [report.score(1 / 12, 12), report.score(0, 3), report.score(2.3456)] == ["1 of 12", "0 of 3", "2.35"]
 
 
 def test_memory_and_files(tmp_path):

@@ -23,17 +23,21 @@ from helpers.memory import GIB
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 LONGEST = 600  # characters of a text that are shown
+RIGHT = "right, word for word"  # the name of a score
 LOADING = """\
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
-model = AutoPeftModelForCausalLM.from_pretrained("adapter")   # on its base; needs peft
+# on its base; needs peft
+model = AutoPeftModelForCausalLM.from_pretrained("adapter")
 # or merged, without peft: AutoModelForCausalLM.from_pretrained("merged")
 tokenizer = AutoTokenizer.from_pretrained("adapter")
-ids = tokenizer.apply_chat_template([{{"role": "user", "content": "a question like those above"}}],
-                                    add_generation_prompt=True, return_dict=True, return_tensors="pt")
+ids = tokenizer.apply_chat_template(
+    [{{"role": "user", "content": "a question like those above"}}],
+    add_generation_prompt=True, return_dict=True, return_tensors="pt")
 out = model.generate(**ids, max_new_tokens={answer_tokens}, do_sample=False)
-print(tokenizer.decode(out[0, ids["input_ids"].shape[1]:], skip_special_tokens=True))"""
+answer = out[0, ids["input_ids"].shape[1]:]
+print(tokenizer.decode(answer, skip_special_tokens=True))"""
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> tuple[Figure, str]:
@@ -101,14 +105,31 @@ def loading(answer_tokens: int) -> str:
     return LOADING.format(answer_tokens=answer_tokens)
 
 
-def verdict(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    """What a regression check says: perplexities that rose, and shares that fell, by more than a tenth."""
-    worse = [name for name in before if (after[name] > 1.1 * before[name] if "perplexity" in name
-                                         else after[name] < before[name] - 0.1)]
-    if not worse:
-        return "Nothing that was checked got much worse. What was not checked may have."
-    return (f"Worse than before: {', '.join(worse)}. Mix rows of that sort into yours, train less, or switch the "
-            "adapter off where it is not wanted.")
+def score(value: float, of: int | None = None) -> str:
+    """A score as a table shows it: a share of so many things as "1 of 12", all else with three digits."""
+    return f"{round(value * of)} of {of}" if of else f"{value:.3g}"
+
+
+def verdict(before: Mapping[str, float], after: Mapping[str, float], asked_before: Mapping[str, float],
+            asked_after: Mapping[str, float]) -> str:
+    """What got worse of what it could do before, and on held-out rows (`asked_`); and where no answer there is right.
+
+    Worse are losses and perplexities that rose, and shares that fell, by more than a tenth.
+    """
+    said = []
+    if worse := _worse(asked_before, asked_after):
+        said.append(f"Worse than before on held-out rows: {', '.join(worse)}. Do not use it as it is.")
+    if asked_after.get(RIGHT) == 0:
+        said.append("Not one held-out answer is right, word for word: read them before you trust it.")
+    if worse := _worse(before, after):
+        said.append(f"Worse than before: {', '.join(worse)}. Mix rows of that sort into yours, train less, or switch "
+                    "the adapter off where it is not wanted.")
+    return " ".join(said) or "Nothing that was checked got much worse. What was not checked may have."
+
+
+def _worse(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    return [name for name in before if (after[name] > 1.1 * before[name] if "perplexity" in name or "loss" in name
+                                        else after[name] < before[name] - 0.1)]
 
 
 def write(path: Path, **facts: Any) -> Path:
