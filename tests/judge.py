@@ -1,13 +1,14 @@
 """How well the exercises diagnose answers that nobody registered: `python tests/judge.py` prints the figures by lesson.
 
-Each wrong answer of tests/corpus is judged once, by a person, from the card that it gets: "names" if the text names the
-slip, "points" if it is true and points to the place but leaves the slip to be found, "misses" if it is useless or
+Each wrong answer of tests/corpus is judged once, by a person, from the card that it gets: "names" if the text names
+the slip, "points" if it is true and points to the place but leaves the slip to be found, "misses" if it is useless or
 misleading. The judgement is kept in tests/corpus/judged.json together with the text that was judged; where the text
 changes, the judgement is void and has to be made again. By now every answer of the corpus has been read while the
 cards were mended, so that the figures tell how well the cards do for these. What they do for others only new answers
-tell: those of corpus/third.py were judged before anything was mended for them, and keep that judgement as `first`. `--open` prints the cards without a valid judgement (`--open scale_rows`: of one exercise), and those of
-right answers that are refused; `--write FILE` takes judgements from a JSON file {key: judgement}, seconds each. Without
-either every answer is judged: minutes.
+tell: those of corpus/third.py were judged before anything was mended for them, and keep that judgement as `first`.
+`--open` prints the cards without a valid judgement (`--open scale_rows`: of one exercise), and those of right answers
+that are refused; `--write FILE` takes judgements from a JSON file {key: judgement}, seconds each. Without either
+every answer is judged: minutes.
 """
 
 from __future__ import annotations
