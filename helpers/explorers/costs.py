@@ -141,7 +141,8 @@ class CostExplorer(Explorer):
         x = 48 + self.memory * scale
         parts += [tag("line", x1=x, x2=x, y1=16, y2=132, stroke="currentColor", stroke_width=2),
                   words(f"{self.memory} GB", x, 12)]
-        needed = f"{self.gpus} GPUs of {self.memory} GB" if self.gpus else f"more than {COUNTS[-1]} GPUs"
+        few = f"{self.gpus} GPU{'s' * (self.gpus != 1)} of {self.memory} GB"
+        needed = few if self.gpus else f"more than {COUNTS[-1]} GPUs"
         return svg("0 0 720 140", f"{self.model} needs {needed}.", *parts)
 
 
