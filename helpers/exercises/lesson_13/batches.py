@@ -82,8 +82,8 @@ def _given(losses: list, labels: list, about: str = "") -> Case:
 
 ACCUMULATED_LOSS = Exercise(13, accumulated_loss, "★★ Spot the bug: the mean of means · 8 min", """
 In October 2024 somebody trained with `gradient_accumulation_steps=32` and with one batch of 32, and got another,
-worse model from the first ([trl#2175](https://github.com/huggingface/trl/issues/2175)). Every trainer of the field had
-the same line, transformers' among them
+worse model from the first ([trl#2175](https://github.com/huggingface/trl/issues/2175)). Many trainers had the same
+line, transformers' among them
 ([transformers#34191](https://github.com/huggingface/transformers/pull/34191)):
 
 ```python
