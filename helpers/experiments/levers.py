@@ -1,4 +1,4 @@
-"""What each lever of lesson 13 gives on the laptop tier's model, all in one run on one machine.
+"""What each lever of lesson 13 gives on the laptop tier's model, on one machine; two levers were added later.
 
 A step is: gradients of eight rows, clipping, AdamW on LoRA of rank 8 on all linears. Three rows in four are requests
 (lesson 10's), one is a paragraph of prose, so that their lengths differ as they do in a mixed set. A lever changes one

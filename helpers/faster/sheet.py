@@ -41,7 +41,7 @@ LINES = (
     Line("a compiler", "`torch_compile=True`", "layers compiled",
          "a minute or more at the start; on a CPU a C++ compiler", memory=False),
     Line("NF4 base, not fp32", "`BitsAndBytesConfig`", "NF4 base", "dequantizing twice; other weights than before"),
-    Line("LoRA, not all weights", "`LoraConfig`", "plain", "it learns less (lesson 07)", "all weights trained"),
+    Line("LoRA, not all weights", "`LoraConfig`", "plain", "less room for many new facts (lesson 07)", "all weights trained"),
     Line("8-bit Adam", '`optim="adamw_8bit"`', None, "not the same update"),
     Line("paged Adam", '`optim="paged_adamw_32bit"`', None, "nothing until memory is short, then the way over PCIe"),
     Line("offloading", "`activation_offloading=True`", None, "the way over PCIe, twice"),

@@ -2,6 +2,8 @@
 
     accelerate launch --multi_gpu --num_processes 2 -m helpers.parallel.shard
 
+On CPUs with `ACCELERATE_USE_CPU=true` before it: without, each process would run alone.
+
 The pocket Llama in bitsandbytes' NF4 with LoRA adapters answers once whole and once sharded; then one backward pass.
 Prints one line of JSON: bytes held before and after by each process, the largest differences of logits and gradients.
 """

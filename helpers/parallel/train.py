@@ -2,6 +2,8 @@
 
     accelerate launch --multi_gpu --num_processes 2 -m helpers.parallel.train runs/two
 
+On CPUs with `ACCELERATE_USE_CPU=true` before it: without, each process would run alone.
+
 Every process holds the whole model and draws the same batch, but works on its own rows. `backward` averages the
 gradients over the processes, so that all take the same step. Interrupted, the same command goes on from the newest
 checkpoint in the folder.
