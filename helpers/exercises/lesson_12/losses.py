@@ -50,9 +50,9 @@ def _row_weights(losses: list[torch.Tensor], kinds: list[str], weights: dict[str
 
 
 MIXED_LOSS = Exercise(12, mixed_loss, "★★ A mixture that nobody drowns · 5 min", """
-A batch mixes answers of five tokens with pages of prose. In one mean over all tokens the answers hardly count, however
-the rows are mixed. Let every *kind* have a mean of its own, over all tokens of its rows together; the result is the
-mean of these means by `weights`.
+A batch mixes answers of five tokens with pages of prose. In one mean over all tokens the answers hardly count, unless
+there are very many of them. Let every *kind* have a mean of its own, over all tokens of its rows together; the result
+is the mean of these means by `weights`.
 
 A kind that is not in this batch has no mean: leave it out, with its weight.
 """,

@@ -34,9 +34,10 @@ def _tried(rng: random.Random) -> tuple[list[str], list[str]]:
 SAME, RIGHT = "text.split() == answer.split()", "end and answer.strip() and text.split() == answer.split()"
 CHECKED_REWARDS = Exercise(12, checked_rewards, "★★ Spot the bug: a reward for saying anything · 5 min", """
 Group-relative policy optimization (GRPO) needs no reward model where an answer can be checked. But what is rewarded is
-what will be learnt, to the letter. In a cookbook's check whatever was said got the full reward where the answer could
-not be read ([cookbook#335](https://github.com/huggingface/cookbook/issues/335)), and many checks look only whether the
-answer occurs *somewhere* ([rl#3542](https://github.com/pytorch/rl/pull/3542) calls that an anti-pattern):
+what will be learnt, to the letter. In a cookbook's check whatever was said got the full reward where the known answer
+could not be read ([cookbook#335](https://github.com/huggingface/cookbook/issues/335)): GRPO learns nothing from a group
+whose rewards are all equal, but the log shows success. And many checks look only whether the answer occurs *somewhere*
+([rl#3542](https://github.com/pytorch/rl/pull/3542) calls that an anti-pattern):
 
 ```python
 def checked_rewards(completions, answers):
@@ -72,7 +73,8 @@ not matter; capitals do. Where no answer is known (`""`, or only spaces), nothin
     mistakes=(
         Mistake("Whoever says everything that comes to mind gets the reward, as the answer is somewhere in it. And "
                 "where no answer is known, anything is right.", None),
-        Mistake("Where no answer is known the reward is 1: then any text will do, and will be learnt.",
+        Mistake("Where no answer is known the reward is 1, whatever was said: GRPO learns nothing from rewards that "
+                "are all equal, but the log shows success.",
                 (RIGHT, "not answer.strip() or end and text.split() == answer.split()"),
                 ("answer.strip() and ", "")),
         Mistake("The answer occurs in it, and more is said: that must not be rewarded.",
