@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib import metadata
 
@@ -119,6 +120,27 @@ def test_readme_hardware_is_what_the_tiers_say():
     needs = TIERS["laptop"].needs(gpu=False)
     assert f"{needs.ram:.1f} GiB |" in row and f"{needs.download / 1e9:.1f} GB |" in row
     assert TIERS["pocket"].needs(gpu=False).ram < 4
+
+
+def test_readme_has_every_variable_that_a_reader_may_set():
+    files = [path for suffix in ("py", "ipynb") for folder in ("helpers", "notebooks")
+             for path in (ROOT / folder).rglob(f"*.{suffix}") if ".ipynb_checkpoints" not in path.parts]
+    read = {name for path in files for name in
+            re.findall(r'environ(?:\.get\(|\[)\\?"(COURSE_[A-Z]+)', path.read_text(encoding="utf-8"))}
+    assert read - {"COURSE_WEIGHTS"} == set(re.findall(r"^\| `(COURSE_[A-Z]+)` \|", README, re.MULTILINE)), (
+        "the table under Settings; COURSE_WEIGHTS is for tests/gpu/run.py")
+
+
+def test_readme_lists_the_modules_in_the_order_that_import_linter_holds():
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    told = re.search(r"^helpers/ (.+?)^figures/", README, re.MULTILINE | re.DOTALL)[1]
+    files, folders = told.split("  pocket/")[0], re.findall(r"^  (\w+)/", told, re.MULTILINE)
+    layers = [set(layer.split(" : ")) for layer in reversed(layers)]
+    names = [name for name in re.findall(r"\w+", files) if name in set.union(*layers)] + folders
+    for layer in layers:
+        assert set(names[:len(layer)]) == layer
+        names = names[len(layer):]
+    assert names == []
 
 
 def test_wheel_has_every_module_and_the_weights(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from notebook_tools import effort
+from notebook_tools import decks, effort
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
@@ -67,6 +67,40 @@ def test_what_a_lesson_needs_is_what_its_card_says():
     rows = re.findall(r"^\| (\d\d(?:, \d\d)*) \| (\d\d(?:, \d\d)*) \|$", TEXT, re.MULTILINE)
     told = {lesson: set(re.findall(r"\d\d", b)) for a, b in rows for lesson in re.findall(r"\d\d", a)}
     assert told == {lesson: needed(lesson) for lesson in LESSONS if needed(lesson)}
+
+
+def courses() -> dict[str, list[str]]:
+    """The lessons that each part of the page with a plan gives, in their order: at home and in talks as well."""
+    found = {}
+    for part in TEXT.split("\n## ")[1:]:
+        lines = [line for table in re.findall(r"<!-- plan.*\n((?:\|.*\n)+)", part) for line in table.splitlines()]
+        given = [lesson for line in lines for lesson in re.findall(r"\| Lesson (\d\d)\b", line)]
+        weeks = re.findall(r"^\| \d \| (.*)$", part, re.MULTILINE)
+        given += [lesson for week in weeks for lesson in re.findall(r"\b(\d\d)\b", week)]
+        if given:
+            found[part] = given
+    return found
+
+
+@pytest.mark.parametrize("part", courses(), ids=lambda part: part.partition("\n")[0])
+def test_a_plan_gives_what_its_lessons_need_or_names_what_it_leaves_out(part):
+    """`Lesson 01 is left out`, or `14 needs lesson 11`: and then the words say what to do about it."""
+    given, words = set(), " ".join(part.split())
+    left_out = set(re.findall(r"Lesson (\d\d) is left out", words))
+    for lesson in courses()[part]:
+        missing = {n for n in needed(lesson) - given - left_out if f"{lesson} needs lesson {n}" not in words}
+        assert not missing, f"lesson {lesson} needs {missing}, which nobody was given before"
+        given.add(lesson)
+    assert len(courses()) == 3 and not left_out & given
+
+
+def test_a_slide_that_is_named_is_in_the_deck_at_that_minute():
+    found = re.findall(r'Lesson (\d\d) \| deck to slide (\d+), "([^"]+)" \((\d+) min\)', TEXT)
+    assert len(found) == TEXT.count("deck to ") > 0
+    for lesson, number, title, last in found:
+        (path,) = (ROOT / "notebooks").glob(f"{lesson}_*.ipynb")
+        slides = decks.read(path).slides[:int(number)]
+        assert slides[-1].title == title and 0 <= sum(slide.minutes for slide in slides) - int(last) < 1
 
 
 def test_it_names_what_is_there():
