@@ -31,6 +31,11 @@ LOOK = """() => {
     if (part.tagName === 'IMG' && !(part.alt.trim() && part.naturalWidth > 0 && box.height / scale > 100))
       found.push(`${title}: image ${part.src}, alt '${part.alt}', ${Math.round(box.height / scale)} px high`);
   }
+  for (const formula of slide.querySelectorAll('mjx-container svg')) {
+    const end = Math.round((formula.getBoundingClientRect().right - edge.left) / scale);
+    if (end > 961 || formula.querySelector('[data-mml-node="merror"], [fill="red"]'))
+      found.push(`${title}: a formula ends at ${end}, or has a word that MathJax does not know`);
+  }
   return found;
 }"""
 CONTRAST = """() => {
@@ -131,6 +136,17 @@ def test_the_figures_on_slides_stand_in_the_notebook(deck):
         words = f"{slide.title} {slide.spec.get('text', '')}"
         unknown = {number.rstrip(",") for number in NUMBER.findall(words)} - known
         assert not unknown, f"{slide.title}: {unknown} stand nowhere in the lesson"
+
+
+def test_the_first_notes_say_where_a_gpu_is_needed(deck):
+    told = [str(n) for n, slide in enumerate(deck.slides, start=1) if "gpu" in slide.spec]
+    notes = slides.notes_html(deck.slides[0], deck)
+    assert (f"the notes of slide{'s' * (len(told) > 1)} {', '.join(told)} say" in notes) == bool(told)
+    assert not any("further below" in slides.notes_html(slide, deck) for slide in deck.slides)
+
+
+def test_the_minutes_of_a_line_stay_with_its_last_word():
+    assert slides._unbroken("they come back · 6 min") == "they come back\u00a0·\u00a06\u00a0min"
 
 
 def test_what_is_written_wrongly_is_named():

@@ -28,6 +28,7 @@ KEPT = ("revealjs/dist/reveal.css", "revealjs/dist/reveal.js", "revealjs/plugin/
         "revealjs/plugin/highlight/highlight.js", "deck.css", "theme.js", "tex-svg.js")
 COLUMNS = {"huge": 45, "large": 54, "medium": 61, "small": math.inf}  # of a block of code, by its type's size
 ASKED = ("Ask", "Wrong answers to expect")  # notes that stand where the class answers
+ALOUD = ("measured further below", "measured later")  # who listens sees no page
 WITHOUT_GPU = "nothing here needs one. Should the machine fail, show the slides: they hold its outputs."
 
 
@@ -146,7 +147,7 @@ def notes_html(slide: Slide, deck: Deck) -> str:
         if isinstance(part, str):
             while looked and asked:  # before the words that answer it
                 parts.append(_note(*asked.pop(0)))
-            parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in part.split("\n\n")]
+            parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in part.replace(*ALOUD).split("\n\n")]
         elif part.cell_type == "code":
             parts.append(f"<p><b>▶ In [{part.execution_count}]</b></p>")
             looked = looked or part is slide.cell
@@ -156,7 +157,8 @@ def notes_html(slide: Slide, deck: Deck) -> str:
     parts += [_note(*note) for note in [*asked, *others]]
     if slide.kind == "title":
         told = [str(n) for n, other in enumerate(deck.slides, start=1) if "gpu" in other.spec]
-        instead = f"the notes of slides {', '.join(told)} say what to show." if told else WITHOUT_GPU
+        where = f"slide{'s' * (len(told) > 1)} {', '.join(told)}"
+        instead = f"the notes of {where} say what to show." if told else WITHOUT_GPU
         parts.append(f"<p><b>Without a GPU:</b> {instead}</p>")
     return "\n".join(parts)
 
@@ -209,8 +211,8 @@ def _lines(text: str, spec: dict) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """'6 min' without a line's end between."""
-    return re.sub(r"(\d) min\b", "\\1\u00a0min", text)
+    """'last word · 6 min' without a line's end between."""
+    return re.sub(r"( ·)? (\d+) min\b", lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
 def _inline(text: str) -> str:
