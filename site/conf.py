@@ -40,6 +40,7 @@ html_js_files = ["site.js"]
 html_use_index = False
 html_domain_indices = False
 html_copy_source = False
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))
 html_show_search_summary = False  # it reads other pages, which a browser forbids to a page from the file system
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"

@@ -99,7 +99,8 @@ def card(path: Path, notebook: NotebookNode) -> str:
     title = first.splitlines()[0].removeprefix("# ")
     cells = [cell.strip() for cell in first.strip().splitlines()[-1].strip("| ").split(" | ")]
     time, hardware = (cells + ["", ""])[2:4]
-    return f"| [{title}](notebooks/{path.name}) | {time.partition(':')[0]} | {hardware.partition('(')[0]} |"
+    hardware = re.sub(r"\s*\([^)]*\)", "", hardware)
+    return f"| [{title}](notebooks/{path.name}) | {time.partition(':')[0]} | {hardware} |"
 
 
 def page(notebook: NotebookNode) -> NotebookNode:

@@ -217,6 +217,33 @@ def test_a_word_is_found(site, tab):
     assert not [fault for theme in ("light", "dark") for fault in tab.evaluate(RUN, [theme, {}])]
 
 
+def test_lessons_come_before_the_modules_of_the_same_word(site, tab):
+    tab.goto((site / "search.html").as_uri() + "?q=outlier")
+    tab.locator("#search-results li a").nth(5).wait_for(timeout=20_000)
+    found = tab.locator("#search-results li a").evaluate_all("links => links.map(link => link.href)")
+    of_lessons = ["/notebooks/" in link for link in found]
+    assert of_lessons == sorted(of_lessons, reverse=True) and len(set(of_lessons)) == 2
+
+
+def test_on_a_phone_nothing_of_a_lessons_card_or_of_what_it_printed_is_out_of_view(site, tab):
+    for path in sorted((site / "notebooks").glob("1*.html")):
+        for width in (360, 1200):
+            tab.set_viewport_size({"width": width, "height": 800})
+            tab.goto(path.as_uri())
+            tab.evaluate(SETTLE)
+            boxes = ".output.stream pre" + ", p:has(> a.button) + .table-wrapper" * (width == 360)
+            hidden = tab.locator(boxes).evaluate_all(
+                "boxes => boxes.filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.innerText)")
+            assert not hidden, f"{path.name} at {width} pixels"
+
+
+def test_the_first_page_says_what_a_lesson_runs_on():
+    path, card = ROOT / "notebooks" / "10_x.ipynb", "# 10 · X\n\n| a | b | c | d |\n|---|---|---|---|\n"
+    first = new_markdown_cell(card + "| b | n | 80 minutes: 45 and 35 | any laptop (pocket); a GPU (Llama-2-7B) |")
+    row = pages.card(path, new_notebook(cells=[first]))
+    assert row == "| [10 · X](notebooks/10_x.ipynb) | 80 minutes | any laptop; a GPU |"
+
+
 def test_a_notebook_that_makes_no_page_is_named_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "ROOT", tmp_path)
     (tmp_path / "notebooks").mkdir()
