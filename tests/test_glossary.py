@@ -9,16 +9,11 @@ from notebook_tools import glossary
 ENTRIES = glossary.entries()
 LESSONS = glossary.lessons()
 
-# Terms whose lesson does not yet say what they are, or that an earlier lesson uses. What `python -m
-# notebook_tools.glossary` no longer names comes off this list.
-TO_MEND = {"backward pass", "GGUF", "label", "optimizer", "packing", "SVD, singular value decomposition"}
-
 
 def test_the_glossary_is_a_list_from_a_to_z():
     terms = [entry.term for entry in ENTRIES]
     assert 60 <= len(terms) <= 100 and len(set(terms)) == len(terms)
     assert terms == sorted(terms, key=str.casefold), "from A to Z, capitals or not"
-    assert set(terms) >= TO_MEND, "a term that is to mend is not in the glossary any more"
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.term)
@@ -31,7 +26,7 @@ def test_an_entry_is_one_or_two_plain_sentences_and_a_lesson(entry):
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.term)
 def test_a_term_is_defined_where_it_first_appears(entry):
     problems = glossary.problems(entry, LESSONS)
-    assert entry.term in TO_MEND or not problems, "\n".join(problems)
+    assert not problems, "\n".join(problems)
 
 
 def test_the_readme_leads_to_it():

@@ -48,8 +48,8 @@ by row; w is the weight in column j, H the moment of the inputs:
 
 $$ \\delta_F = - \\frac{w - \\mathrm{quant}(w)}{[H_F^{-1}]_{jj}} \\cdot (H_F^{-1})_{j,:} $$
 
-$H_F$ are the rows and columns of H from j on, cut out *before* it is inverted. δ has an entry for column j too: it
-takes w to quant(w). Return the new weight; leave the one given as it is.
+$H_F$ are the rows and columns of H from j on, cut out *before* it is inverted: j is their first. δ has
+an entry for column j too: it takes w to quant(w). Return the new weight; leave the one given as it is.
 """,
     cases=(
         Case(_alone(), about="channels that have nothing in common: nothing to make good"),

@@ -84,7 +84,7 @@ least scale, 2⁻¹²⁷, also serves where it would be smaller, and in a block 
         Mistake("The logarithm is not to the base 2.", (".log2()", ".log()"), (".log2()", ".log10()")),
         Mistake("The scale has float64: float32 is wanted.", ("127)).float()", "127))")),
     ),
-    moral="A scale without a mantissa is up to one and a half times too large, or a quarter too small: a power of two "
+    moral="A scale without a mantissa is up to half too large, or a quarter too small: a power of two "
           "is cheap for hardware, and coarse.")
 
 
