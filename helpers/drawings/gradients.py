@@ -25,8 +25,8 @@ def band(ax: Axes, y: float, height: float, name: str, note: str, lower: float =
 
 
 @alt(
-    "Gradient flow through a frozen 4-bit layer, in three bands. Forward: x is multiplied by W, dequantized for "
-    "this product, and by A and B; the sum is y. Kept for later: the 4-bit codes, which the model holds anyway, x "
+    "Gradient flow through a frozen 4-bit layer, in three bands. Forward: x is multiplied by Wᵀ, dequantized "
+    "for this product, and by A and B; the sum is y. Kept for later: the 4-bit codes, which the model holds anyway, x "
     "and the r values Ax; the dequantized W is thrown away. Backward: the gradient g of y meets W, dequantized a "
     "second time, and B and A, and both parts add up to the gradient of x; B and A get gradients of their own, "
     "from Ax and from x. W gets none.")
@@ -38,7 +38,7 @@ def gradients() -> Figure:
     band(ax, 12, 204, "Backward", "right to left", 60)
 
     say(ax, 172, 396, "x", 15, weight="bold")
-    chip(ax, 420, 434, "x · dequant(W)", "W made, used, thrown away", width=230)
+    chip(ax, 420, 434, "x · dequant(W)ᵀ", "W made, used, thrown away", width=230)
     chip(ax, 350, 356, "A", "r × k", True, 90)
     chip(ax, 500, 356, "B,  × α / r", "d × r", True, 110)
     for start, end in (((186, 402), (303, 432)), ((186, 390), (303, 358)), ((397, 356), (443, 356))):

@@ -24,7 +24,7 @@ FIFTEEN = torch.tensor([-1.0000, -0.6962, -0.5250, -0.3940, -0.2840, -0.1800, -0
 
 NF4_ROUND_TRIP = Exercise(4, nf4_round_trip, "★★ Spot the bug: fifteen levels · 6 min", """
 "How to implement normal float NF4?" somebody asked under the paper's own code, and this table is the answer that stands
-there ([qlora#299](https://github.com/artidoro/qlora/issues/299)), here in torch. Its midpoints are right.
+there ([qlora#299](https://github.com/artidoro/qlora/issues/299)), here in torch. Cutting at midpoints is right.
 
 ```python
 import torch

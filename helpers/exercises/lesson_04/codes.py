@@ -56,7 +56,7 @@ def weighted_levels(
     absmax: torch.Tensor,  # (blocks,)
     levels: torch.Tensor,  # (k,), sorted
 ) -> torch.Tensor:
-    """The levels after one turn, weighted by the absmax of the blocks: float32 (k,)."""
+    """The levels after one turn, weighted as told above: float32 (k,)."""
     codes = torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2)
     share = absmax.square()[:, None].expand_as(scaled)
     moved = levels.clone()

@@ -11,7 +11,7 @@ from helpers.exercises.engine import Case, Exercise, Mistake
 
 
 def untrained_layers(state: dict[str, torch.Tensor]) -> list[str]:
-    """Names, without `.lora_B.weight`, of the layers that never trained."""
+    """Names, such as layers.0.q_proj, of the layers that never trained."""
     return [name.removesuffix(".lora_B.weight") for name, weight in state.items()
             if name.endswith(".lora_B.weight") and not weight.any()]
 
@@ -46,7 +46,7 @@ def untrained_layers(state):
 It stays silent about an adapter that never trained: all tensors are there, of full size. Which of them tells, A or B?
 Remember how LoRA begins: one of the two is zero everywhere. `state` is what an adapter's safetensors file holds:
 `layers.0.q_proj.lora_A.weight`, `layers.0.q_proj.lora_B.weight` and so on. Return the names of the layers where that
-one still is zero everywhere, without `.lora_B.weight`, in their order.
+one still is zero everywhere, such as `layers.0.q_proj`, in their order.
 """,
     cases=(_adapter(q_proj=[0.5, -1.5], v_proj=[0.0, 0.0], up_proj=[0.0, 0.0]),
            _adapter("some zeros in a B that is not zero", q_proj=[0.0, 0.5, 0.0]),
