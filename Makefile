@@ -112,4 +112,5 @@ $(STAMP): requirements.txt pyproject.toml
 	fi
 	@echo "Installing the exact versions of requirements.txt (once; some minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt -e .
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; pip would take one
 	@touch $@
